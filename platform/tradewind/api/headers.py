@@ -1,0 +1,17 @@
+"""Names of the headers that Tradewind reads and writes, in lower case as ASGI has them."""
+
+from __future__ import annotations
+
+REQUEST_ID = "x-request-id"
+ROUTE = "x-tradewind-route"
+VARIANT = "x-tradewind-variant"
+SESSION = "x-session-id"
+
+ENGINE_TOKEN = "x-tradewind-token"
+"""Carries the internal token from the gateway to an engine; never accepted from outside."""
+
+RESERVED_PREFIX = "x-tradewind-"
+"""Dropped from every inbound request."""
+
+ENGINE_STATS_PATH = "/tradewind/stats"
+"""Under an engine's route prefix: load and facts of the replica as `EngineStats` JSON."""
