@@ -25,14 +25,26 @@ class Code(Enum):
 
     INVALID_REQUEST = Problem(400, "invalid_request_error", "The request breaks HTTP or names a bad value.")
     INVALID_JSON = Problem(400, "invalid_request_error", "The body is not a JSON object.")
-    JSON_TOO_COMPLEX = Problem(400, "invalid_request_error", "The body nests too deep or holds too many values.")
+    JSON_TOO_COMPLEX = Problem(
+        400, "invalid_request_error", "The body nests too deep or holds too many values."
+    )
     MISSING_FIELD = Problem(400, "invalid_request_error", "A field that the endpoint needs is not there.")
-    INVALID_VALUE = Problem(400, "invalid_request_error", "A field has a wrong type or a value out of bounds.")
+    INVALID_VALUE = Problem(
+        400, "invalid_request_error", "A field has a wrong type or a value out of bounds."
+    )
     FIELD_NOT_ALLOWED = Problem(400, "invalid_request_error", "A field that this endpoint refuses.")
-    REMOTE_MEDIA_NOT_ALLOWED = Problem(400, "invalid_request_error", "Media must be sent inline as a data: URL.")
-    CONTEXT_LENGTH_EXCEEDED = Problem(400, "invalid_request_error", "Prompt and answer do not fit the model's context.")
-    UNSUPPORTED_ENDPOINT = Problem(400, "invalid_request_error", "The model does not do what this endpoint asks for.")
-    ENGINE_REJECTED = Problem(400, "invalid_request_error", "The engine refused the request; the message says why.")
+    REMOTE_MEDIA_NOT_ALLOWED = Problem(
+        400, "invalid_request_error", "Media must be sent inline as a data: URL."
+    )
+    CONTEXT_LENGTH_EXCEEDED = Problem(
+        400, "invalid_request_error", "Prompt and answer do not fit the model's context."
+    )
+    UNSUPPORTED_ENDPOINT = Problem(
+        400, "invalid_request_error", "The model does not do what this endpoint asks for."
+    )
+    ENGINE_REJECTED = Problem(
+        400, "invalid_request_error", "The engine refused the request; the message says why."
+    )
     INVALID_API_KEY = Problem(401, "authentication_error", "No API key was sent, or nobody has that key.")
     MODEL_NOT_ALLOWED = Problem(403, "permission_error", "The key is good, but not for this model.")
     MODEL_NOT_FOUND = Problem(404, "not_found_error", "No route or deployment has that name.")
@@ -44,7 +56,9 @@ class Code(Enum):
     UNPROCESSABLE = Problem(422, "invalid_request_error", "Well formed, but it cannot be carried out.")
     RATE_LIMITED = Problem(429, "rate_limit_error", "The tenant's quota is used up.", 1)
     HEADERS_TOO_LARGE = Problem(431, "invalid_request_error", "The request's headers are over the limit.")
-    INTERNAL_ERROR = Problem(500, "server_error", "A fault of the platform; the request id finds it in the trace.")
+    INTERNAL_ERROR = Problem(
+        500, "server_error", "A fault of the platform; the request id finds it in the trace."
+    )
     UPSTREAM_ERROR = Problem(502, "server_error", "The engine failed while it answered.")
     NO_CAPACITY = Problem(503, "server_error", "Every replica is busy or the gateway is full.", 1)
     MODEL_UNAVAILABLE = Problem(503, "server_error", "No replica of the model is ready.", 5)

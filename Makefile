@@ -1,0 +1,63 @@
+# Tradewind from a checkout. `make help` says what there is.
+# Needs Linux x86_64, Python 3.11, make and, for the engine, libnuma (installed on Debian and Ubuntu if you are root).
+
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PYTHON ?= $(shell for p in python3.11 python3 python; do \
+            if "$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then echo "$$p"; break; fi; done)
+FILE   ?= examples/quickstart.yaml
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help up test check format bench lock clean distclean env env-dev python
+MAKEFLAGS += --no-print-directory
+
+help: ## what can be made
+	@echo "make up        set up everything and serve two models on http://localhost:8000/v1"
+	@echo "               ARGS=--check stops after the self-check; FILE=your.yaml serves your own resources"
+	@echo "make test      set up everything and run every test; ARGS='-k routing' picks some"
+	@echo "make check     linters, types, import layers, generated files and locks"
+	@echo "make format    let ruff rewrite what it can"
+	@echo "make bench     CPU per request and token of the gateway; latency through the platform beside the bare engine"
+	@echo "make lock      resolve requirements/*.lock again; ARGS=--upgrade takes newer versions"
+	@echo "make clean     remove caches and build output; make distclean removes $(VENV) too"
+
+up: env ## serve the quickstart until Ctrl-C
+	@$(BIN)/tradewind up $(FILE) $(ARGS)
+
+test: env-dev ## unit tests in parallel, then the real engines one after the other
+	@$(BIN)/python tools/run_tests.py $(ARGS)
+
+check: env-dev ## everything that needs no test run
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@echo "$(BIN)/lint-imports"; $(BIN)/lint-imports --no-cache > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
+	$(BIN)/python -m tradewind.schema check
+	$(BIN)/python tools/lock.py check
+
+format: env-dev ## rewrite in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: env-dev ## measure; JSON and a table
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+lock: env-dev ## resolve the locks again
+	$(BIN)/python tools/lock.py write $(ARGS)
+
+env: python
+	@"$(PYTHON)" tools/bootstrap.py run --venv "$(VENV)"
+
+env-dev: python
+	@"$(PYTHON)" tools/bootstrap.py dev --venv "$(VENV)"
+
+python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 found. Install it, or say where it is: make up PYTHON=/path/to/python3.11" >&2; exit 1; }
+
+clean: ## remove what can be made again in seconds
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache bench-*.json
+	find platform tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove the environment too
+	rm -rf "$(VENV)"

@@ -1,0 +1,204 @@
+"""The door of an engine replica: an ASGI guard around vLLM's own application.
+
+vLLM's application has control endpoints, and every engine is reachable through Serve's proxy at its
+prefix, around the gateway. So nothing passes without the internal token, and with it only an exact
+list of methods and paths. The decision is made on the raw path as it came on the wire; a path that
+any later layer could read in another way (escapes, doubled slashes, a trailing slash) is not in the
+list and gets 404. Bodies and streams pass through untouched.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from tradewind.api.headers import ENGINE_STATS_PATH, ENGINE_TOKEN
+from tradewind.api.problems import Code
+from tradewind.engine.stats import EngineStats
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+ALLOWED = frozenset(
+    {
+        ("POST", "/v1/chat/completions"),
+        ("POST", "/v1/completions"),
+        ("POST", "/v1/responses"),
+        ("POST", "/v1/messages"),
+        ("POST", "/v1/messages/count_tokens"),
+        ("POST", "/v1/embeddings"),
+        ("POST", "/v1/rerank"),
+        ("POST", "/v1/score"),
+        ("GET", "/v1/models"),
+        ("GET", "/metrics"),
+        ("GET", ENGINE_STATS_PATH),
+    }
+)
+"""Everything an engine replica answers, below its prefix."""
+
+_TOKEN = ENGINE_TOKEN.encode()
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+class EngineGuard:
+    """ASGI application: token, allow-list, stats and the `engine` span; the rest is `inner`'s.
+
+    `tracer` is None when tracing is off: trace headers then pass unchanged.
+    """
+
+    def __init__(
+        self,
+        inner: ASGIApp,
+        *,
+        token: str,
+        model: str,
+        stats: Callable[[], EngineStats],
+        tracer: Tracer | None = None,
+    ) -> None:
+        if not token:
+            raise ValueError("an engine needs an internal token")
+        self._inner = inner
+        self._token = token.encode()
+        self._model = model
+        self._stats = stats
+        self._tracer = tracer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        headers: Headers = list(scope["headers"])
+        if not self._authentic(headers):
+            await _refuse(send, Code.INVALID_API_KEY, "This is an internal endpoint.")
+            return
+        path = wire_path(scope)
+        if path is None or (scope["method"], path) not in ALLOWED:
+            await _refuse(send, Code.NOT_FOUND, "No such path.")
+            return
+        if path == ENGINE_STATS_PATH:
+            await _answer(send, 200, self._stats().to_json())
+            return
+        inner_scope = dict(scope)
+        inner_scope["headers"] = [header for header in headers if header[0] != _TOKEN]
+        if self._tracer is None or scope["method"] != "POST":
+            await self._inner(inner_scope, receive, send)
+            return
+        await self._traced(self._tracer, path, inner_scope, receive, send)
+
+    def _authentic(self, headers: Headers) -> bool:
+        sent = [value for name, value in headers if name == _TOKEN]
+        return len(sent) == 1 and hmac.compare_digest(sent[0], self._token)
+
+    async def _traced(self, tracer: Tracer, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run `inner` inside an `engine` span; what vLLM makes becomes that span's child."""
+        parent = _PROPAGATOR.extract(_trace_headers(scope["headers"]))
+        attributes = {
+            "gen_ai.response.model": self._model,
+            "tradewind.deployment": self._model,
+            "http.request.method": scope["method"],
+            "http.route": path,
+        }
+        span = tracer.start_span("engine", context=parent, kind=SpanKind.SERVER, attributes=attributes)
+        scope["headers"] = _with_context(scope["headers"], span)
+        watch = _ResponseWatch(send)
+        try:
+            await self._inner(scope, receive, watch)
+        finally:
+            watch.describe(span)
+            span.end()
+
+
+class _ResponseWatch:
+    """`send` that notes the status and whether the response came to its end."""
+
+    __slots__ = ("_send", "complete", "status")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+        self.complete = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        elif not message.get("more_body", False):
+            self.complete = True
+        await self._send(message)
+
+    def describe(self, span: Span) -> None:
+        if self.status:
+            span.set_attribute("http.response.status_code", self.status)
+        if not self.complete:
+            span.set_attribute("error.type", "incomplete")
+        if self.status >= 500 or not self.complete:
+            span.set_status(Status(StatusCode.ERROR))
+
+
+def wire_path(scope: Scope) -> str | None:
+    """The path below the route prefix exactly as it was sent, or None when it is not plain.
+
+    Servers differ in whether `path` and `raw_path` contain `root_path`; Serve's own port sends
+    both with it. Not plain: not ASCII, or `path` (which the inner application routes by) is not
+    the same text as `raw_path`.
+    """
+    path: str = scope["path"]
+    raw: bytes | None = scope.get("raw_path")
+    if not path.isascii():
+        return None
+    root = scope.get("root_path", "").rstrip("/")
+    below = _below(path, root)
+    if raw is None:
+        return below
+    return below if _below(raw.decode("latin-1"), root) == below else None
+
+
+def _below(path: str, root: str) -> str:
+    return path[len(root) :] if root and path.startswith(root + "/") else path
+
+
+def _trace_headers(headers: Headers) -> dict[str, str]:
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in headers
+        if name in (b"traceparent", b"tracestate")
+    }
+
+
+def _with_context(headers: Headers, span: Span) -> Headers:
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier, set_span_in_context(span))
+    kept = [header for header in headers if header[0] not in (b"traceparent", b"tracestate")]
+    return kept + [(name.encode(), value.encode()) for name, value in carrier.items()]
+
+
+async def _refuse(send: Send, code: Code, message: str) -> None:
+    error = {"message": message, "type": code.value.type, "param": None, "code": code.wire}
+    await _answer(send, code.value.status, {"error": error})
+
+
+async def _answer(send: Send, status: int, content: dict[str, Any]) -> None:
+    body = json.dumps(content).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """vLLM's own lifespan only logs statistics now and then; starting and stopping is the Engine's."""
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

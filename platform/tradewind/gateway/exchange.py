@@ -1,0 +1,242 @@
+"""One request to an engine endpoint, from its head to the last byte of its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tradewind.api import headers as names
+from tradewind.api.problems import Code
+from tradewind.gateway.auth import Tenant
+from tradewind.gateway.body import Receive, Send, read_body
+from tradewind.gateway.departure import Departure
+from tradewind.gateway.dispatch import Answer, Dispatcher, Job
+from tradewind.gateway.endpoints import Endpoint
+from tradewind.gateway.head import Head, check_content
+from tradewind.gateway.http1 import StreamBroken, StreamTimeout
+from tradewind.gateway.models import check_permission, not_found
+from tradewind.gateway.prepare import Request, check_request
+from tradewind.gateway.problems import ClientGone, Header, Refused, internal_error, render
+from tradewind.gateway.state import State
+from tradewind.gateway.stream import SSERelay, error_event
+from tradewind.gateway.usage import usage_of
+from tradewind.routing.admission import Admission
+from tradewind.routing.table import Decision, Subject, UnknownModel
+from tradewind.telemetry.outcome import CANCELLED_CODE, CANCELLED_STATUS
+from tradewind.telemetry.record import RequestRecord
+
+_log = logging.getLogger(__name__)
+
+_REQUEST_ID = names.REQUEST_ID.encode()
+_ROUTE = names.ROUTE.encode()
+_VARIANT = names.VARIANT.encode()
+_LAST_WORD_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What every request uses."""
+
+    dispatcher: Dispatcher
+    admission: Admission
+
+
+class Exchange:
+    """Reads, decides, asks and relays. `run` answers in every case and raises only a foreign cancellation."""
+
+    __slots__ = ("_departure", "_endpoint", "_head", "_receive", "_record", "_send", "_services", "_started", "_state")
+
+    def __init__(
+        self,
+        services: Services,
+        state: State,
+        endpoint: Endpoint,
+        head: Head,
+        record: RequestRecord,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self._services = services
+        self._state = state
+        self._endpoint = endpoint
+        self._head = head
+        self._record = record
+        self._receive = receive
+        self._send = send
+        self._started = False
+        self._departure = Departure(receive)
+
+    async def run(self) -> None:
+        """Serves the request and leaves what became of it in the record."""
+        try:
+            await self._serve()
+        except Refused as refused:
+            self._departure.stop()
+            await self._refuse(refused)
+        except (ClientGone, OSError):
+            self._note_gone()
+        except asyncio.CancelledError:
+            self._note_gone()
+            if not self._departure.gone:
+                raise
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+        except Exception as error:
+            self._departure.stop()
+            log_bug(error, self._record.request_id)
+            await self._refuse(internal_error())
+        finally:
+            self._departure.stop()
+
+    async def _serve(self) -> None:
+        job = await self._admit()
+        self._departure.watch()
+        answer = await self._services.dispatcher.open(job)
+        try:
+            if answer.body is None:
+                await self._stream(job, answer)
+            else:
+                await self._whole(job, answer, answer.body)
+        finally:
+            answer.response.abort()  # nothing to do after a complete answer
+            self._services.admission.release(answer.view)
+
+    async def _admit(self) -> Job:
+        """Everything that can end a request before an engine hears of it."""
+        record, state = self._record, self._state
+        began = time.time_ns()
+        tenant = state.keys.authenticate(self._head)
+        record.tenant = tenant.name
+        record.phases.append(("auth", began, time.time_ns()))
+        check_content(self._head)
+        body = await read_body(self._receive, self._head, state.limits)
+        began = time.time_ns()
+        request = check_request(body, self._endpoint, state.limits)
+        record.stream = request.stream
+        record.request_model = request.model
+        decision = self._resolve(request, tenant)
+        record.route = decision.route.model
+        record.variant = decision.variant.name
+        record.deployment = decision.variant.deployment.name
+        record.assignment = decision.reason
+        began_admission = time.time_ns()
+        record.phases.append(("route", began, began_admission))
+        deadline = asyncio.get_running_loop().time() + decision.route.total_timeout_s
+        return Job(request, decision, record, state.salts[tenant.name], deadline, began_admission)
+
+    def _resolve(self, request: Request, tenant: Tenant) -> Decision:
+        check_permission(tenant, request.model)
+        subject = Subject(self._head.text, request.user, request.session, tenant.name, self._record.request_id)
+        try:
+            decision = self._state.table.resolve(request.model, subject)
+        except UnknownModel as unknown:
+            raise not_found(unknown.close_matches(tenant.may_call)) from None
+        if decision.variant.deployment.task not in self._endpoint.tasks:
+            raise Refused(
+                Code.UNSUPPORTED_ENDPOINT,
+                f"The model does not answer {self._endpoint.path}: its task is"
+                f" {decision.variant.deployment.task.value}.",
+                param="model",
+            )
+        return decision
+
+    async def _whole(self, job: Job, answer: Answer, body: bytes) -> None:
+        record = self._record
+        record.chunk(time.time_ns())
+        usage = usage_of(body)
+        record.input_tokens, record.output_tokens = usage.input_tokens, usage.output_tokens
+        record.finish_reason = usage.finish_reason
+        headers = self._headers(job.decision, answer.content_type)
+        headers.append((b"content-length", str(len(body)).encode()))
+        await self._begin(headers)
+        self._departure.stop()
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _stream(self, job: Job, answer: Answer) -> None:
+        """Bytes through, as they come; one message to the server per chunk from the engine."""
+        record, send, response = self._record, self._send, answer.response
+        request = job.request
+        relay = SSERelay(strip_usage=self._endpoint.usage_option and not request.wants_usage)
+        await self._begin(self._headers(job.decision, answer.content_type))
+        try:
+            # The engine's side has deadlines of its own; this one is for a caller that does not read.
+            async with asyncio.timeout_at(job.total_deadline):
+                while chunk := await response.read_chunk():
+                    record.chunk(time.time_ns())
+                    data = relay.feed(chunk)
+                    if data:
+                        await send({"type": "http.response.body", "body": data, "more_body": True})
+        except (TimeoutError, StreamTimeout, StreamBroken) as error:
+            late = isinstance(error, TimeoutError) or (isinstance(error, StreamTimeout) and error.total)
+            raise _cut(late) from None
+        finally:
+            usage = relay.usage
+            record.input_tokens, record.output_tokens = usage.input_tokens, usage.output_tokens
+            record.finish_reason = usage.finish_reason
+        self._departure.stop()
+        await send({"type": "http.response.body", "body": relay.finish(), "more_body": False})
+
+    def _headers(self, decision: Decision, content_type: bytes) -> list[Header]:
+        return [
+            (b"content-type", content_type),
+            (_REQUEST_ID, self._record.request_id.encode()),
+            (_ROUTE, decision.route.model.encode()),
+            (_VARIANT, decision.variant.name.encode()),
+        ]
+
+    async def _begin(self, headers: list[Header]) -> None:
+        self._record.status = 200
+        self._started = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def _refuse(self, refused: Refused) -> None:
+        """The error as a response, or as the last event of a stream that has begun."""
+        record = self._record
+        record.code = refused.code.wire
+        try:
+            if not self._started:
+                record.status = refused.code.value.status
+                await send_refusal(self._send, refused, record.request_id, self._endpoint)
+                return
+            event = error_event(refused.code, refused.message, self._endpoint.style)
+            async with asyncio.timeout(_LAST_WORD_S):
+                await self._send({"type": "http.response.body", "body": event, "more_body": False})
+        except (OSError, TimeoutError):
+            return  # nobody reads; an answer left open makes the server close the connection
+
+    def _note_gone(self) -> None:
+        self._record.status = CANCELLED_STATUS
+        self._record.code = CANCELLED_CODE
+
+
+def _cut(late: bool) -> Refused:
+    if late:
+        return Refused(Code.TOTAL_TIMEOUT, "The answer took longer than the route allows.")
+    return Refused(Code.UPSTREAM_ERROR, "The engine failed while it answered.")
+
+
+async def send_refusal(
+    send: Send, refused: Refused, request_id: str, endpoint: Endpoint | None, extra: Mapping[bytes, bytes] | None = None
+) -> None:
+    """Writes an error response; the style is the endpoint's, OpenAI's where there is none."""
+    status, headers, body = render(refused, request_id, "openai" if endpoint is None else endpoint.style)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def log_bug(error: Exception, request_id: str) -> None:
+    """Says where a bug is. Never the exception's text, which may quote a request."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    _log.error(
+        "request failed inside the gateway",
+        extra={
+            "request_id": request_id,
+            "error_type": type(error).__name__,
+            "error_at": f"{frame.filename}:{frame.lineno} in {frame.name}",
+        },
+    )

@@ -1,0 +1,177 @@
+"""A platform on this machine: a private Ray with Serve, started and stopped by one process.
+
+Ray is started inside the calling process, so that its daemons die with it however it ends. Only
+`LocalPlatform.start` imports Ray, after the environment is in place: Ray reads its settings when it
+is imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import socket
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tradewind import home
+from tradewind.serve.control import ControlError, ServeControl
+from tradewind.serve.environment import Ports, ray_environment
+from tradewind.serve.ingress import write_launcher
+
+OBJECT_STORE_BYTES = 128 * 1024 * 1024
+"""Requests do not travel through Ray's object store; this is near the least Ray accepts."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """How to start the platform.
+
+    `cpus` is what Ray may hand out; it is bookkeeping, not a limit, so that two engines fit a
+    laptop. `ports.replicas` and the ingress' ports must be free.
+    """
+
+    home: Path
+    cpus: int
+    gpus: int = 0
+    ports: Ports = Ports()
+    dashboard_port: int = 8265
+
+
+class PortInUse(Exception):
+    """Another process listens where the platform wants to."""
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise PortInUse when nothing more can listen on `host:port`."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise PortInUse(f"port {port} on {host} is in use by another program") from error
+
+
+def run_dir(state: Path) -> Path:
+    """A short private directory for sockets, the same for the same state directory."""
+    tag = hashlib.blake2b(str(state.resolve()).encode(), digest_size=4).hexdigest()
+    return Path(tempfile.gettempdir()) / f"tradewind-{os.getuid()}-{tag}"
+
+
+class LocalPlatform:
+    """Ray and Serve in this process' care. Use as a context manager: leaving stops everything."""
+
+    def __init__(self, options: LocalOptions) -> None:
+        self._options = options
+        self._control: ServeControl | None = None
+        self.dashboard_url = ""
+
+    def start(self) -> None:
+        """Start Ray and the Serve controller's API; returns when the API answers.
+
+        Raises:
+            PortInUse: the dashboard's port is taken.
+            ControlError: Ray could not be started.
+        """
+        options = self._options
+        check_port("127.0.0.1", options.dashboard_port)
+        runtime = _owned_private_dir(run_dir(options.home))
+        ray_token = home.ensure_secret(options.home / "ray-token")
+        home.ensure_secret(options.home / "internal-token")
+        launcher = write_launcher(runtime / "haproxy")
+        os.environ.update(
+            ray_environment(home=options.home, run_dir=runtime, ingress=str(launcher), ports=options.ports)
+        )
+        os.environ.update(
+            {
+                home.HOME: str(options.home),
+                home.CACHE: str(home.cache_dir()),
+                home.TOKEN_FILE: str(options.home / "internal-token"),
+            }
+        )
+        address = self._start_ray(runtime)
+        self.dashboard_url = f"http://{address}"
+        self._control = ServeControl(self.dashboard_url, ray_token)
+
+    def _start_ray(self, runtime: Path) -> str:
+        import ray
+
+        try:
+            context = ray.init(
+                num_cpus=self._options.cpus,
+                num_gpus=self._options.gpus,
+                object_store_memory=OBJECT_STORE_BYTES,
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                dashboard_port=self._options.dashboard_port,
+                log_to_driver=False,
+                logging_level="warning",
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(runtime / "ray"),
+            )
+        except Exception as error:
+            raise ControlError(f"Ray did not start: {error}") from error
+        return str(context.dashboard_url)
+
+    @property
+    def control(self) -> ServeControl:
+        if self._control is None:
+            raise RuntimeError("the platform has not been started")
+        return self._control
+
+    def apply(self, serve_config: Mapping[str, Any]) -> None:
+        """Make `serve_config` the desired state. See `ServeControl.apply`."""
+        self.control.apply(serve_config)
+
+    def stop(self) -> None:
+        """Stop every application and Ray. Safe to call twice; leaves no process behind."""
+        import ray
+        from ray import serve
+
+        children = _descendants()
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if ray.is_initialized():
+            with contextlib.suppress(Exception):
+                serve.shutdown()
+            with contextlib.suppress(Exception):
+                ray.shutdown()
+        _end(children)
+
+    def __enter__(self) -> LocalPlatform:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _owned_private_dir(path: Path) -> Path:
+    """`path` as a private directory; refuses one that somebody else made there."""
+    directory = home.private_dir(path)
+    if directory.is_symlink() or directory.stat().st_uid != os.getuid():
+        raise ControlError(f"{path} belongs to another user")
+    return directory
+
+
+def _descendants() -> list[psutil.Process]:
+    """Every process below this one, grandchildren that Ray's daemons started included."""
+    return psutil.Process().children(recursive=True)
+
+
+def _end(processes: list[psutil.Process], grace_s: float = 5.0) -> None:
+    """Wait for `processes` to end, then end those that remain."""
+    _, alive = psutil.wait_procs(processes, timeout=grace_s)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(alive, timeout=grace_s)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=grace_s)

@@ -1,0 +1,140 @@
+"""Logs as JSON, one object a line on stderr: ts, level, logger, message, service, and given ids.
+
+Exceptions are written as their type and the places they passed, because a message of other people's
+code may quote its input, and a prompt must not get into a log. Messages of Tradewind's own errors
+and of the operating system's, which quote none, are kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import traceback
+from typing import Final, TextIO
+
+import msgspec
+
+from tradewind.telemetry.redaction import redact
+
+LEVEL: Final = "TRADEWIND_LOG_LEVEL"
+_MAX_TEXT: Final = 4_096
+_MAX_FRAMES: Final = 20
+_STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_FOREIGN: Final = frozenset({"vllm_process_name", "fileinfo"})
+_OWN: Final = ("tradewind", "tradewind_operator")
+_encoder: Final = msgspec.json.Encoder()
+
+
+class RedactingFilter(logging.Filter):
+    """Redacts a record's message. For handlers that other libraries own; ours redacts whole lines."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Always True."""
+        clean = redact(record.getMessage())
+        record.msg, record.args = clean, ()
+        return True
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object per record. Primitive values given in `extra` become members of it."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, object] = {
+            "ts": f"{seconds}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": redact(_message(record))[:_MAX_TEXT],
+            "service": self._service,
+        }
+        for name, value in record.__dict__.items():
+            if name in _STANDARD or name in _FOREIGN or name in line:
+                continue
+            if value is None or isinstance(value, bool | int | float):
+                line[name] = value
+            elif isinstance(value, str):
+                line[name] = redact(value)[:_MAX_TEXT]
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = _describe(record.exc_info[1])
+        return _encoder.encode(line).decode()
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError):  # wrong arguments: logging would print a traceback between the lines
+        return str(record.msg)
+
+
+def _describe(error: BaseException) -> list[dict[str, object]]:
+    """The chain of an exception, outermost first: type, places, and the message where it is safe."""
+    chain: list[dict[str, object]] = []
+    link: BaseException | None = error
+    while link is not None and len(chain) < 8:
+        frames = traceback.extract_tb(link.__traceback__)[-_MAX_FRAMES:]
+        kind = type(link)
+        entry: dict[str, object] = {
+            "type": f"{kind.__module__}.{kind.__qualname__}",
+            "at": [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames],
+        }
+        if kind.__module__.partition(".")[0] in _OWN or isinstance(link, OSError | ImportError):
+            entry["message"] = redact(str(link))[:_MAX_TEXT]
+        chain.append(entry)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    return chain
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Our handler, told from others by its type, so that a second set-up replaces it."""
+
+
+def setup_logging(service: str, level: str | None = None) -> None:
+    """Send this process's logs to stderr as JSON. Safe to call again.
+
+    Plain console handlers that others put on the root are taken off; all other handlers stay (Ray's
+    are on its own loggers). Tradewind's loggers get `level` (default `$TRADEWIND_LOG_LEVEL`, info);
+    of other libraries only warnings are kept, unless the level is debug.
+
+    Raises:
+        ValueError: no such level.
+    """
+    name = (level or os.environ.get(LEVEL) or "info").upper()
+    number = logging.getLevelNamesMapping().get(name)
+    if number is None:
+        raise ValueError(f"{LEVEL}={name.lower()}: use debug, info, warning or error")
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if type(handler) is _Stderr or _is_console(handler):
+            root.removeHandler(handler)
+    ours = _Stderr(sys.stderr)
+    ours.setFormatter(JsonFormatter(service))
+    root.addHandler(ours)
+    root.setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))
+    for logger in _OWN:
+        logging.getLogger(logger).setLevel(number)
+
+
+def adopt_logger(name: str) -> None:
+    """Make a library that configured its own console handler write through ours.
+
+    Call it after the library was imported: vLLM sets its handlers up on import. Its level stays.
+    """
+    logger = logging.getLogger(name)
+    for handler in list(logger.handlers):
+        if _is_console(handler):
+            logger.removeHandler(handler)
+        else:
+            handler.addFilter(RedactingFilter())
+    logger.propagate = True
+
+
+def _is_console(handler: logging.Handler) -> bool:
+    """Whether it is a plain StreamHandler to the console (a subclass has a purpose of its own)."""
+    console = (sys.stderr, sys.stdout, sys.__stderr__, sys.__stdout__)
+    return type(handler) is logging.StreamHandler and handler.stream in console

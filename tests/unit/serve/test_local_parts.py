@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from tradewind.serve import runfile
+from tradewind.serve.environment import Ports, ray_environment
+from tradewind.serve.local import PortInUse, check_port, run_dir
+
+
+def run(pid: int, started: float) -> runfile.RunFile:
+    return runfile.RunFile(pid, started, "http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3", True, ["a"])
+
+
+def test_a_running_platform_is_found_and_a_second_one_refused(tmp_path: Path) -> None:
+    runfile.write(tmp_path, run(*runfile.this_process()))
+    assert runfile.read(tmp_path).pid == os.getpid()
+    assert (tmp_path / "run.json").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(runfile.AlreadyRunning, match="already running at"):
+        runfile.refuse_second(tmp_path)
+
+
+def test_a_file_left_by_a_dead_process_is_not_believed(tmp_path: Path) -> None:
+    pid, started = runfile.this_process()
+    runfile.write(tmp_path, run(pid, started - 1000))
+    with pytest.raises(runfile.NotRunning):
+        runfile.read(tmp_path)
+    assert not (tmp_path / "run.json").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"pid": "x"}'])
+def test_a_torn_file_means_not_running(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(runfile.NotRunning):
+        runfile.read(tmp_path)
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(PortInUse, match=f"port {port} on 127.0.0.1 is in use"):
+            check_port("127.0.0.1", port)
+
+
+def test_threat_19_ray_asks_for_its_token(tmp_path: Path) -> None:
+    environment = ray_environment(home=tmp_path, run_dir=tmp_path, ingress="x", ports=Ports())
+    assert environment["RAY_AUTH_MODE"] == "token"
+    assert environment["RAY_AUTH_TOKEN_PATH"].startswith(str(tmp_path))
+
+
+def test_the_socket_directory_is_short_however_deep_the_state_lies(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["directory-with-a-long-name"] * 20)
+    assert len(str(run_dir(deep) / "metrics.sock")) < 107
+    assert run_dir(deep) == run_dir(deep)
+    assert run_dir(deep) != run_dir(tmp_path)

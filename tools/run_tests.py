@@ -1,0 +1,59 @@
+"""Run every test: those that need no engine in parallel, then those marked `engine` one after the other.
+
+The engine tests share engines that are started once per session and fill the machine, so they run alone, in
+one process. Both runs happen even if the first fails. Arguments are handed to pytest in both. The last line
+counts both together; exit code 0 or 1.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parent.parent
+NO_TESTS = 5
+"""pytest's exit code when a selection is empty: fine for one of the two runs."""
+STAGES = {
+    "without engines, in parallel": ("-m", "not engine", "-n", "2", "--dist", "worksteal"),
+    # An engine test's first fixture starts vLLM: minutes on two cores, where other tests get seconds.
+    "with real engines": ("-m", "engine", "--timeout", "900", "--durations", "15"),
+}
+
+
+def counts(report: Path) -> Counter[str]:
+    """Tests by outcome in a JUnit file; an error in a fixture counts as failed."""
+    found: Counter[str] = Counter()
+    if not report.exists():
+        return found
+    for suite in ElementTree.parse(report).getroot().iter("testsuite"):  # noqa: S314 - pytest's own file
+        total, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
+        bad = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        found += Counter(passed=total - skipped - bad, failed=bad, skipped=skipped)
+    return found
+
+
+def main() -> int:
+    """0 when something ran and nothing failed."""
+    total: Counter[str] = Counter()
+    ok, started = True, time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (title, selection) in enumerate(STAGES.items()):
+            print(f"\n== tests {title}", flush=True)
+            report = Path(folder) / f"{number}.xml"
+            command = [sys.executable, "-m", "pytest", *selection, f"--junitxml={report}", *sys.argv[1:]]
+            code = subprocess.run(command, cwd=ROOT, check=False).returncode
+            ok = ok and code in (0, NO_TESTS)
+            total += counts(report)
+    ok = ok and total["passed"] > 0 and total["failed"] == 0
+    print(f"\n{time.monotonic() - started:.0f} s in all")
+    print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped", flush=True)
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
