@@ -32,8 +32,8 @@ from tests.fakes import engine_answers
 POSTS = frozenset(
     f"/v1/{name}"
     for name in (
-        "chat/completions", "completions", "responses", "messages", "messages/count_tokens", "embeddings", "rerank",
-        "score",
+        "chat/completions", "completions", "responses", "messages", "messages/count_tokens", "embeddings",
+        "rerank", "score",
     )
 )  # fmt: skip
 STREAMING = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"))
@@ -98,8 +98,9 @@ def chunked(data: bytes) -> bytes:
 def stats(**changes: object) -> dict[str, object]:
     """A body for GET /tradewind/stats."""
     return {
-        "model": "fake", "family": "llama", "task": "generate", "context_length": 2048, "running": 0, "waiting": 0,
-        "kv_cache_use": 0.0, "tokens_generated": 0, "healthy": True, "adapters": [], "version": "0.32.0", **changes,
+        "model": "fake", "family": "llama", "task": "generate", "context_length": 2048, "running": 0,
+        "waiting": 0, "kv_cache_use": 0.0, "tokens_generated": 0, "healthy": True, "adapters": [],
+        "version": "0.32.0", **changes,
     }  # fmt: skip
 
 

@@ -42,11 +42,14 @@ def stream(path: str, model: str, tokens: int, usage: bool) -> Stream:
 def _completions(path: str, model: str, tokens: int, usage: bool) -> Stream:
     chat = path == "/v1/chat/completions"
     base = {"id": "cmpl-fake", "object": "chat.completion.chunk" if chat else "text_completion", "created": 0}
+    more: dict[str, Any] = {} if chat else {"stop_reason": None, "prompt_token_ids": None}
 
     def chunk(text: str, finish: str | None = None, role: bool = False) -> bytes:
         delta: dict[str, Any] = {"role": "assistant", "content": text} if role else {"content": text}
         body: dict[str, Any] = {"delta": delta} if chat else {"text": text}
         choice = {"index": 0, **body, "logprobs": None, "finish_reason": finish}
+        if not role:
+            choice |= {**more, "token_ids": None}
         return event({**base, "model": model, "choices": [choice]})
 
     last = [chunk("", "stop")]
@@ -62,7 +65,7 @@ def _completions(path: str, model: str, tokens: int, usage: bool) -> Stream:
 
 def _messages(model: str, tokens: int) -> Stream:
     usage = {"input_tokens": PROMPT_TOKENS, "output_tokens": 0}
-    message = {
+    message: dict[str, Any] = {
         "id": "msg-fake", "type": "message", "role": "assistant", "content": [], "model": model,
         "stop_reason": None, "stop_sequence": None, "usage": usage,
     }  # fmt: skip
@@ -104,16 +107,18 @@ def _response(model: str, tokens: int | None) -> dict[str, Any]:
     usage = None
     if tokens is not None:
         usage = {
-            "input_tokens": PROMPT_TOKENS, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": tokens,
-            "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": PROMPT_TOKENS + tokens,
+            "input_tokens": PROMPT_TOKENS, "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": tokens, "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": PROMPT_TOKENS + tokens,
         }  # fmt: skip
     content = {"type": "output_text", "text": WORD * (tokens or 0), "annotations": []}
     message = {
         "id": "msg-fake", "type": "message", "role": "assistant", "status": "completed", "content": [content],
     }  # fmt: skip
     return {
-        "id": "resp-fake", "object": "response", "created_at": 0, "model": model, "tools": [], "tool_choice": "auto",
-        "parallel_tool_calls": True, "status": "in_progress" if tokens is None else "completed",
+        "id": "resp-fake", "object": "response", "created_at": 0, "model": model, "tools": [],
+        "tool_choice": "auto", "parallel_tool_calls": True,
+        "status": "in_progress" if tokens is None else "completed",
         "output": [] if tokens is None else [message], "usage": usage,
     }  # fmt: skip
 
@@ -122,7 +127,11 @@ def whole(path: str, request: dict[str, Any], tokens: int) -> bytes:
     """The JSON body for `path`, not streamed."""
     model = str(request.get("model", ""))
     text = WORD * tokens
-    usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": tokens, "total_tokens": PROMPT_TOKENS + tokens}
+    usage = {
+        "prompt_tokens": PROMPT_TOKENS,
+        "completion_tokens": tokens,
+        "total_tokens": PROMPT_TOKENS + tokens,
+    }
     pooled = {"prompt_tokens": PROMPT_TOKENS, "total_tokens": PROMPT_TOKENS}
     base = {"id": "fake", "created": 0, "model": model}
     if path == "/v1/chat/completions":

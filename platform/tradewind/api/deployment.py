@@ -108,10 +108,11 @@ class Autoscaling(ApiModel):
 
     planned: ClassVar[Mapping[str, str]] = {
         "scaleToZeroAfter": "this version keeps at least one replica",
+        "minReplicas": "this version does not scale to zero",
         "policy": _SIGNALS,
     }
 
-    min_replicas: Annotated[int, Field(ge=0, le=1_000)] = 1
+    min_replicas: Annotated[int, Field(ge=1, le=1_000)] = 1
     """Replicas at least."""
     max_replicas: Annotated[int, Field(ge=1, le=1_000)]
     """Replicas at most."""
@@ -119,10 +120,6 @@ class Autoscaling(ApiModel):
     """What each replica is held at."""
 
     def faults(self) -> Iterable[Fault]:
-        if self.min_replicas == 0:
-            yield Fault(
-                ("minReplicas",), "found 0; this version does not scale to zero; allowed: 1 to maxReplicas"
-            )
         if self.min_replicas > self.max_replicas:
             yield Fault(
                 ("minReplicas",),

@@ -16,7 +16,8 @@ from pydantic_core import ErrorDetails
 from tradewind.api.model import RULES_ERROR, ApiModel, Fault, Path
 from tradewind.api.values import PATTERN_MEANING
 
-_SECRET_PLACES: Final = frozenset({"keys", "tokenSecret", "secret", "env", "uri", "endpoint", "otlpEndpoint"})
+_SECRET_PLACES: Final = frozenset({"keys", "tokenSecret", "secret", "env"})
+_SECRET_FIELDS: Final = frozenset({"uri", "endpoint", "otlpEndpoint"})
 _TYPES: Final = {
     "string_type": "text in quotes",
     "int_type": "a whole number",
@@ -50,7 +51,8 @@ def explain(error: ValidationError, model: type[ApiModel], data: Mapping[str, An
     for item in error.errors(include_url=False):
         path = _path(item["loc"])
         if item["type"] == "too_short" and len(item["input"]) >= item["ctx"]["min_length"]:
-            continue  # pydantic counts only the entries that are right; the wrong ones have faults of their own
+            # pydantic counts only the entries that are right; the wrong ones have faults of their own.
+            continue
         if item["type"] == RULES_ERROR:
             faults += [
                 Fault((*path, *fault.path), fault.message, fault.hint) for fault in item["ctx"]["faults"]
@@ -67,15 +69,20 @@ def _path(loc: Sequence[str | int]) -> Path:
 
 def _fault(item: ErrorDetails, path: Path, model: type[ApiModel]) -> Fault:
     kind, context = item["type"], item.get("ctx", {})
-    secret = any(part in _SECRET_PLACES for part in path)
+    last = str(path[-1]) if path else ""
+    secret = last in _SECRET_FIELDS or any(part in _SECRET_PLACES for part in path)
     if kind == "extra_forbidden":
         return _unknown_field(path, model, secret=secret)
+    if kind == "json_invalid":
+        return Fault(path, "found text that is not Unicode")
     if kind == "missing":
         return Fault(path, "missing; this field is required")
     found = "a value that is not shown here" if secret else show(item.get("input"))
     if kind == "bounded":
         return Fault(path, "found a value that is not allowed" if secret else item["msg"])
-    return Fault(path, f"found {found}; allowed: {_allowed(kind, context, item['msg'])}")
+    owner = _model_at(model, path[:-1])
+    hint = owner.planned.get(last, "") if owner is not None and kind in _BOUNDS else ""
+    return Fault(path, f"found {found}; allowed: {_allowed(kind, context, item['msg'])}", hint)
 
 
 def _allowed(kind: str, context: Mapping[str, Any], message: str) -> str:

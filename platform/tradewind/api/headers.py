@@ -7,7 +7,7 @@ ROUTE = "x-tradewind-route"
 VARIANT = "x-tradewind-variant"
 SESSION = "x-session-id"
 
-ENGINE_TOKEN = "x-tradewind-token"
+ENGINE_TOKEN = "x-tradewind-token"  # noqa: S105 - a header's name
 """Carries the internal token from the gateway to an engine; never accepted from outside."""
 
 RESERVED_PREFIX = "x-tradewind-"

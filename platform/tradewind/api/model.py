@@ -52,7 +52,8 @@ class ApiModel(BaseModel):
     )
 
     planned: ClassVar[Mapping[str, str]] = {}
-    """Fields (as in YAML) that a later version will have, each with what this version does instead."""
+    """Fields (as in YAML) that a later version will have, each with what this version does instead.
+    For a field that this version has, it is the hint given with a value out of bounds."""
 
     def faults(self) -> Iterable[Fault]:
         """Cross-field rules that do not hold; paths are relative to this model."""

@@ -27,7 +27,7 @@ KINDS: Final[dict[str, type[ServingCluster | ModelDeployment | ModelRoute | Tena
 _PLANNED_KINDS: Final = ("Experiment",)
 
 
-class InvalidResource(ValueError):
+class InvalidResourceError(ValueError):
     """A resource that breaks its model. `faults` holds everything that is wrong with it."""
 
     def __init__(self, faults: list[Fault]) -> None:
@@ -39,20 +39,20 @@ def parse_resource(data: Mapping[str, Any]) -> Resource:
     """The resource that JSON-able `data` describes, field names in camelCase.
 
     Raises:
-        InvalidResource: with a fault for everything that is wrong.
+        InvalidResourceError: with a fault for everything that is wrong.
     """
     kind = data.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise InvalidResource([_kind_fault(kind)])
+        raise InvalidResourceError([_kind_fault(kind)])
     if data.get("apiVersion") != API_VERSION:
         found = data.get("apiVersion")
         message = f"found {found!r}; allowed: {API_VERSION}" if found else f"missing; allowed: {API_VERSION}"
-        raise InvalidResource([Fault(("apiVersion",), message)])
+        raise InvalidResourceError([Fault(("apiVersion",), message)])
     model = KINDS[kind]
     try:
         return model.model_validate_json(json.dumps(data), by_alias=True, by_name=False)
     except ValidationError as error:
-        raise InvalidResource(explain(error, model, data)) from None
+        raise InvalidResourceError(explain(error, model, data)) from None
 
 
 def _kind_fault(kind: object) -> Fault:

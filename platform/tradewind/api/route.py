@@ -97,7 +97,11 @@ class Match(ApiModel):
     def faults(self) -> Iterable[Fault]:
         if not self.headers and not self.tenants:
             yield Fault((), "found an empty match; allowed: at least one of headers, tenants")
-        yield from repeated((name.lower() for name in self.headers), ("headers",), "header")
+        names = list(self.headers)
+        for fault in repeated((name.lower() for name in names), ("headers",), "header"):
+            position = fault.path[-1]
+            assert isinstance(position, int)
+            yield Fault(("headers", names[position]), fault.message)
         yield from repeated(self.tenants, ("tenants",), "tenant")
         for name in self.headers:
             if _reserved(name):

@@ -91,7 +91,7 @@ class ModelSource(ApiModel):
         ):
             yield Fault(
                 ("trustRemoteCode",),
-                f"found true with revision {self.revision or 'none'!r}; allowed with a full commit of 40 hex digits",
+                f"found true, revision {self.revision or 'none'!r}; allowed: a commit of 40 hex digits",
                 "code from a branch can change under you",
             )
 

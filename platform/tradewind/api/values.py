@@ -36,16 +36,16 @@ NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 MODEL_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$"
 ENV_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
 HEADER_PATTERN: Final = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$"
-SECRET_KEY_PATTERN: Final = r"^[A-Za-z0-9._-]{1,253}$"
-SECRET_NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
+SECRET_KEY_PATTERN: Final = r"^[A-Za-z0-9._-]{1,253}$"  # noqa: S105 - a pattern
+SECRET_NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"  # noqa: S105 - a pattern
 HOST_PATTERN: Final = r"^[A-Za-z0-9:.-]{1,253}$"
 TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f]*$"
 LABEL_KEY_PATTERN: Final = r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE_PATTERN: Final = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
 
 PATTERN_MEANING: Final[dict[str, str]] = {
-    NAME_PATTERN: "1 to 63 lower-case letters, digits and '-', beginning and ending with a letter or digit",
-    MODEL_PATTERN: "1 to 128 letters, digits, '.', '_', '-' and '/', beginning and ending with a letter or digit",
+    NAME_PATTERN: "1 to 63 lower-case letters, digits, '-', with a letter or digit at both ends",
+    MODEL_PATTERN: "1 to 128 letters, digits, '.', '_', '-', '/', with a letter or digit at both ends",
     ENV_PATTERN: "1 to 128 letters, digits and '_', not beginning with a digit",
     HEADER_PATTERN: "an HTTP header name of 1 to 64 characters",
     SECRET_KEY_PATTERN: "1 to 253 letters, digits, '.', '_' and '-'",

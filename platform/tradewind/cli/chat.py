@@ -21,9 +21,7 @@ def pick_model(client: Client, wanted: str | None) -> str:
             raise CommandFailed("the endpoint serves no model")
         return names[0]
     if wanted not in names:
-        raise CommandFailed(
-            f"no model {wanted!r}", hint=f"one of: {', '.join(names)}", exit_code=BAD_INPUT
-        )
+        raise CommandFailed(f"no model {wanted!r}", hint=f"one of: {', '.join(names)}", exit_code=BAD_INPUT)
     return wanted
 
 

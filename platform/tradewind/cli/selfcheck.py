@@ -18,11 +18,13 @@ from tradewind.cli.client import Answer, Client, EndpointError
 from tradewind.cli.console import out
 from tradewind.cli.errors import CommandFailed
 from tradewind.routing.table import RouteTable, Subject
-from tradewind.telemetry.store import load_trace
+from tradewind.telemetry.store import Trace, load_trace
 from tradewind.telemetry.tree import render_tree
 
 QUESTION = "What is the capital of France? Answer in one sentence."
 MAX_UNITS = 100_000
+ENGINE_SPAN = "llm_request"
+"""vLLM's name for its span."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def _print_trace(request_id: str, home: Path, wait_s: float) -> None:
     """Print the trace as a tree, once the engine's spans have been written too."""
     deadline = time.monotonic() + wait_s
     trace = load_trace(home, request_id)
-    while (trace is None or not trace.complete) and time.monotonic() < deadline:
+    while (trace is None or not _whole(trace)) and time.monotonic() < deadline:
         time.sleep(0.2)
         trace = load_trace(home, request_id)
     if trace is None:
@@ -113,11 +115,17 @@ def _print_trace(request_id: str, home: Path, wait_s: float) -> None:
     out.print(Panel(render_tree(trace), title=f"tradewind trace {request_id}", expand=False))
 
 
+def _whole(trace: Trace) -> bool:
+    """Whether the engine's own span, the last to be written, has arrived."""
+    return any(node.span.name == ENGINE_SPAN for node in trace.nodes())
+
+
 def how_to_call(endpoint: str, model: str, key_file: str | None) -> str:
     """A curl command and an SDK example, ready to paste."""
     key = f"$(cat {key_file})" if key_file else "none"
     python_key = f'open("{key_file}").read().strip()' if key_file else '"none"'
-    return f"""curl {endpoint}/v1/chat/completions -H "authorization: Bearer {key}" -H "content-type: application/json" \\
+    return f"""curl {endpoint}/v1/chat/completions \\
+  -H "authorization: Bearer {key}" -H "content-type: application/json" \\
   -d '{{"model": "{model}", "user": "user-1", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
 
 from openai import OpenAI

@@ -19,7 +19,6 @@ from tradewind.cli.signals import interruptible, uninterrupted
 from tradewind.cli.waiting import Waiting
 from tradewind.compiler.compile import Compiled
 from tradewind.serve import runfile
-from tradewind.serve.environment import Ports
 from tradewind.serve.local import LocalOptions, LocalPlatform, PortInUse, check_port
 
 
@@ -32,8 +31,6 @@ class UpOptions:
     port: int | None = None
     check: bool = False
     timeout_s: float = 3600.0
-    ports: Ports = Ports()
-    dashboard_port: int = 8265
 
 
 def up(options: UpOptions) -> None:
@@ -50,10 +47,10 @@ def up(options: UpOptions) -> None:
         raise CommandFailed(str(error), hint="tradewind down stops it, tradewind apply changes it") from error
     compiled = manifests.load(options.files, host=options.host, port=options.port)
     prepare_keys(compiled.gateway)
-    _check_ports(compiled, options)
+    _check_ports(compiled)
     with interruptible():
         fetch_weights(compiled.engines, err)
-        platform = LocalPlatform(_local_options(compiled, options, state))
+        platform = LocalPlatform(_local_options(compiled, state))
         try:
             _serve(platform, compiled, options, state)
         except KeyboardInterrupt:
@@ -69,6 +66,9 @@ def up(options: UpOptions) -> None:
 def _serve(platform: LocalPlatform, compiled: Compiled, options: UpOptions, state: Path) -> None:
     started = time.monotonic()
     with err.status("Starting Ray …"):
+        os.environ.update(
+            {name: value for name, value in compiled.environment.items() if name not in os.environ}
+        )
         platform.start()
     err.print(f"  ray: ready ({time.monotonic() - started:.0f} s)")
     platform.apply(compiled.serve_config)
@@ -99,12 +99,17 @@ def _print_how_to(compiled: Compiled, endpoint: str, key_file: str | None) -> No
     out.print(f"\nServing {endpoint}/v1 until Ctrl-C.", style="bold")
 
 
-def _run_file(platform: LocalPlatform, compiled: Compiled, options: UpOptions, endpoint: str) -> runfile.RunFile:
+def _run_file(
+    platform: LocalPlatform, compiled: Compiled, options: UpOptions, endpoint: str
+) -> runfile.RunFile:
     pid, process_started = runfile.this_process()
+    http = compiled.serve_config["http_options"]
     return runfile.RunFile(
         pid=pid,
         process_started=process_started,
         dashboard_url=platform.dashboard_url,
+        host=http["host"],
+        port=http["port"],
         endpoint=endpoint,
         metrics_url=f"http://127.0.0.1:{compiled.gateway.metrics_port}",
         anonymous=compiled.gateway.anonymous,
@@ -112,7 +117,7 @@ def _run_file(platform: LocalPlatform, compiled: Compiled, options: UpOptions, e
     )
 
 
-def _local_options(compiled: Compiled, options: UpOptions, state: Path) -> LocalOptions:
+def _local_options(compiled: Compiled, state: Path) -> LocalOptions:
     gpus = sum(
         int(deployment.get("ray_actor_options", {}).get("num_gpus", 0))
         for app in compiled.serve_config["applications"]
@@ -123,17 +128,15 @@ def _local_options(compiled: Compiled, options: UpOptions, state: Path) -> Local
         # Ray's count of processors is a bookkeeping of requests, not a limit: leave room to add models.
         cpus=max(os.cpu_count() or 1, 64),
         gpus=gpus,
-        ports=options.ports,
-        dashboard_port=options.dashboard_port,
     )
 
 
-def _check_ports(compiled: Compiled, options: UpOptions) -> None:
+def _check_ports(compiled: Compiled) -> None:
     http = compiled.serve_config["http_options"]
     try:
         check_port(http["host"], http["port"])
-        for port in (options.dashboard_port, options.ports.haproxy_metrics, options.ports.haproxy_stats):
-            check_port("127.0.0.1", port)
         check_port("127.0.0.1", compiled.gateway.metrics_port)
     except PortInUse as error:
-        raise CommandFailed(str(error), hint="--port chooses another; tradewind down stops a platform") from error
+        raise CommandFailed(
+            str(error), hint="--port chooses another; tradewind down stops a platform"
+        ) from error

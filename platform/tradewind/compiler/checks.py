@@ -23,7 +23,8 @@ def check_world(world: World, platform: Platform) -> Iterator[Diagnostic]:
     for located, route in world.model_routes():
         first = models.setdefault(route.spec.model, located)
         if first is not located:
-            message = f"found {route.spec.model!r}, which ModelRoute {first.name} serves; allowed: one route per model"
+            model = route.spec.model
+            message = f"found {model!r}, which ModelRoute {first.name} serves; allowed: one route per model"
             yield located.at(("spec", "model"), message)
         yield from _route(located, route, world)
     yield from _tenants(world, platform)
@@ -35,6 +36,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def open_to_all(world: World, platform: Platform) -> bool:
+    """Whether callers without a key are served: no Tenant, and only this machine can call."""
+    host = world.cluster_spec.gateway.endpoint.host
+    return platform.anonymous and not world.tenants and is_loopback(host)
 
 
 def _names(world: World) -> Iterator[Diagnostic]:
@@ -127,7 +134,7 @@ def _tenants(world: World, platform: Platform) -> Iterator[Diagnostic]:
         for position, key in enumerate(tenant.spec.keys):
             if key.secret is not None and not platform.secrets:
                 yield _no_secret(located, ("spec", "keys", position, "secret"))
-    if not world.tenants:
+    if not world.tenants and not open_to_all(world, platform):
         yield from _without_tenant(world, platform)
 
 
@@ -142,8 +149,6 @@ def _callable_models(world: World) -> list[str]:
 
 def _without_tenant(world: World, platform: Platform) -> Iterator[Diagnostic]:
     host = world.cluster_spec.gateway.endpoint.host
-    if platform.anonymous and is_loopback(host):
-        return
     where = f"the endpoint {host!r} is not on loopback" if platform.anonymous else "this is a cluster"
     message = (
         f"no Tenant, and {where}: everyone could call; allowed without a Tenant: a local loopback endpoint"

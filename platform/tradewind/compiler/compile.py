@@ -13,7 +13,7 @@ from typing import Any, Final
 from tradewind.api.cluster import ServingClusterSpec
 from tradewind.api.deployment import ModelDeploymentSpec
 from tradewind.api.wire import EngineSettings, GatewayConfig
-from tradewind.compiler.checks import check_world
+from tradewind.compiler.checks import check_world, open_to_all
 from tradewind.compiler.diagnostics import CompileError, Diagnostic
 from tradewind.compiler.documents import Located
 from tradewind.compiler.engines import engine_settings
@@ -71,7 +71,7 @@ def compile_resources(resources: Iterable[Located], *, platform: Platform = LOCA
         wrong += bad
     if wrong:
         raise CompileError(wrong)
-    gateway = gateway_config(world, engines, secrets)
+    gateway = gateway_config(world, engines, secrets, anonymous=open_to_all(world, platform))
     applications = [
         _engine_app(engines[located.name], deployment.spec)
         for located, deployment in world.model_deployments()

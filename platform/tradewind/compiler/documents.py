@@ -8,9 +8,9 @@ from typing import Final
 
 from tradewind.api.explain import dotted
 from tradewind.api.model import Path
-from tradewind.api.resources import InvalidResource, Resource, parse_resource
+from tradewind.api.resources import InvalidResourceError, Resource, parse_resource
 from tradewind.compiler.diagnostics import CompileError, Diagnostic
-from tradewind.compiler.yaml_nodes import Node, YamlFault, read_nodes
+from tradewind.compiler.yaml_nodes import Node, YamlTextError, read_nodes
 
 MAX_RESOURCES: Final = 2_000
 
@@ -52,7 +52,7 @@ def read_documents(sources: Iterable[tuple[str, str]]) -> tuple[Located, ...]:
         try:
             for node in read_nodes(text, file):
                 _read_one(node, file, found, wrong)
-        except YamlFault as fault:
+        except YamlTextError as fault:
             wrong.append(fault.diagnostic)
     if not found and not wrong:
         wrong.append(Diagnostic(", ".join(names) or "input", 1, 1, "", "no resource in it"))
@@ -71,7 +71,7 @@ def _read_one(node: Node, file: str, found: list[Located], wrong: list[Diagnosti
         return
     try:
         found.append(Located(parse_resource(node.plain()), file, node))
-    except InvalidResource as error:
+    except InvalidResourceError as error:
         for fault in error.faults:
             line, column = node.place(fault.path)
             wrong.append(Diagnostic(file, line, column, dotted(fault.path), fault.message, fault.hint))

@@ -13,8 +13,6 @@ from tradewind.compiler.documents import Located
 from tradewind.compiler.families import family_of
 from tradewind.compiler.secret_names import SecretNames
 
-_MAX_LORAS_IN_A_BATCH = 8
-
 
 def engine_settings(
     located: Located, deployment: ModelDeployment, secrets: SecretNames
@@ -51,9 +49,6 @@ def _arguments(spec: ModelDeploymentSpec, checked: dict[str, Any]) -> dict[str, 
         args["tensor_parallel_size"] = spec.resources.tensor_parallel_size
     if spec.resources.pipeline_parallel > 1:
         args["pipeline_parallel_size"] = spec.resources.pipeline_parallel
-    if spec.adapters:
-        args["enable_lora"] = True
-        args.setdefault("max_loras", min(len(spec.adapters), _MAX_LORAS_IN_A_BATCH))
     return {name: args[name] for name in sorted(args)}
 
 

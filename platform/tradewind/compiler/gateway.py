@@ -29,7 +29,9 @@ def engine_prefix(name: str) -> str:
     return f"/engines/{name}"
 
 
-def gateway_config(world: World, engines: dict[str, EngineSettings], secrets: SecretNames) -> GatewayConfig:
+def gateway_config(
+    world: World, engines: dict[str, EngineSettings], secrets: SecretNames, *, anonymous: bool
+) -> GatewayConfig:
     """The gateway's configuration; its revision is the digest of the rest."""
     spec = world.cluster_spec
     config = GatewayConfig(
@@ -39,7 +41,7 @@ def gateway_config(world: World, engines: dict[str, EngineSettings], secrets: Se
         ),
         routes=tuple(sorted((_route(route) for _, route in world.model_routes()), key=lambda r: r.model)),
         tenants=tuple(_tenant(tenant, secrets) for _, tenant in world.all_tenants()),
-        anonymous=not world.tenants,
+        anonymous=anonymous,
         limits=_limits(spec),
         metrics_port=spec.gateway.metrics_port,
         capture_content=spec.telemetry.capture_content,

@@ -118,6 +118,7 @@ OWNED: Final[dict[str, str]] = {
     "ec_transfer_config": _NETWORK,
     "weight_transfer_config": _NETWORK,
     "tool_server": _NETWORK,
+    "allowed_media_domains": "clients send media inline",
     "allowed_local_media_path": "it lets clients read files of the node",
     "profiler_config": "it writes files to the node",
     "ray_workers_use_nsight": "it writes files to the node",
@@ -149,7 +150,7 @@ OWNED: Final[dict[str, str]] = {
 
 ONLY: Final[dict[str, tuple[str, ...]]] = {
     # "auto", "pt" and "npcache" fall back to pickled weights, and others to loaders of their own.
-    "load_format": ("safetensors", "mistral", "dummy"),
+    "load_format": ("safetensors", "mistral"),
     "distributed_executor_backend": ("mp", "uni"),
     "generation_config": ("auto", "vllm"),
 }

@@ -105,9 +105,10 @@ class World:
 def unknown(located: Located, path: Path, what: str, name: str, known: Sequence[str]) -> Diagnostic:
     """A name that refers to nothing, with the names that there are."""
     some = ", ".join(sorted(known)[:20]) + (", ..." if len(known) > 20 else "")
+    some = some or f"none, because there is no {what}"
     near = difflib.get_close_matches(name, known, n=1)
     return located.at(
         path,
-        f"found {name!r}, but there is no such {what}; allowed: {some or 'none, because there is no ' + what}",
+        f"found {name!r}, but there is no such {what}; allowed: {some}",
         f"did you mean {near[0]}?" if near else "",
     )

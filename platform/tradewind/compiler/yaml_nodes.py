@@ -31,7 +31,7 @@ _STRING_TAG: Final = "tag:yaml.org,2002:str"
 _Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class YamlFault(Exception):
+class YamlTextError(Exception):
     """The text is not YAML that we take; `diagnostic` says where and why."""
 
     def __init__(self, diagnostic: Diagnostic) -> None:
@@ -79,11 +79,11 @@ def read_nodes(text: str, file: str) -> Iterator[Node]:
     """The documents of a YAML text, empty ones left out.
 
     Raises:
-        YamlFault: not YAML, too large, too deep, or with a duplicate key, a tag or a merge key.
+        YamlTextError: not YAML, too large, too deep, or with a duplicate key, a tag or a merge key.
     """
     if len(text) > MAX_CHARACTERS:
         message = f"found {len(text)} characters; allowed: at most {MAX_CHARACTERS}"
-        raise YamlFault(Diagnostic(file, 1, 1, "", message))
+        raise YamlTextError(Diagnostic(file, 1, 1, "", message))
     builder = _Builder(file, yaml.parse(text, Loader=_Loader))
     try:
         yield from builder.documents()
@@ -91,10 +91,16 @@ def read_nodes(text: str, file: str) -> Iterator[Node]:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         problem = f"not YAML: {error.problem or error.context}"
-        raise YamlFault(Diagnostic(file, line, column, "", problem)) from None
+        raise YamlTextError(Diagnostic(file, line, column, "", problem)) from None
     except yaml.YAMLError as error:
         problem = f"not YAML: {str(error).splitlines()[0]}"
-        raise YamlFault(Diagnostic(file, 1, 1, "", problem)) from None
+        raise YamlTextError(Diagnostic(file, 1, 1, "", problem)) from None
+
+
+def _place(event: yaml.Event) -> tuple[int, int]:
+    """Line and column, from 1."""
+    mark = event.start_mark
+    return (mark.line + 1, mark.column + 1) if mark else (1, 1)
 
 
 class _Builder:
@@ -114,9 +120,8 @@ class _Builder:
                 if node.scalar is not None or node.members is not None or node.items is not None:
                     yield node
 
-    def _fail(self, event: yaml.Event, message: str) -> YamlFault:
-        mark = event.start_mark
-        return YamlFault(Diagnostic(self._file, mark.line + 1, mark.column + 1, "", message))
+    def _fail(self, event: yaml.Event, message: str) -> YamlTextError:
+        return YamlTextError(Diagnostic(self._file, *_place(event), "", message))
 
     def _node(self, event: yaml.Event, depth: int) -> Node:
         if depth > MAX_DEPTH:
@@ -124,7 +129,7 @@ class _Builder:
         if isinstance(event, yaml.AliasEvent):
             node = self._alias(event, depth)
         else:
-            node = Node(event.start_mark.line + 1, event.start_mark.column + 1)
+            node = Node(*_place(event))
             if isinstance(event, yaml.ScalarEvent):
                 node.scalar = self._scalar(event)
             elif isinstance(event, yaml.SequenceStartEvent):
@@ -144,7 +149,7 @@ class _Builder:
     def _alias(self, event: yaml.AliasEvent, depth: int) -> Node:
         if event.anchor not in self._anchors:
             raise self._fail(
-                event, f"alias *{event.anchor[:60]} stands for nothing that is complete before it"
+                event, f"alias *{str(event.anchor)[:60]} stands for nothing that is complete before it"
             )
         node = self._anchors[event.anchor]
         if depth + node.depth - 1 > MAX_DEPTH:
@@ -167,7 +172,7 @@ class _Builder:
             if key in node.members:
                 line = node.keys[key][0]
                 raise self._fail(inner, f"key {key[:60]!r} a second time; it is already in line {line}")
-            node.keys[key] = (inner.start_mark.line + 1, inner.start_mark.column + 1)
+            node.keys[key] = _place(inner)
             self._adopt(node, member := self._node(next(self._events), depth + 1))
             node.members[key] = member
 

@@ -133,8 +133,8 @@ def check_arguments(args: Mapping[str, Any], known: Collection[str], *, trust: b
             raise EngineStartError(f'engine argument "{name}" runs code: it needs source.trustRemoteCode.')
         if name == "load_format" and value not in (*LOAD_FORMATS, "auto"):
             raise EngineStartError(
-                f'engine argument "load_format" cannot be {value!r}: only {" and ".join(LOAD_FORMATS)} cannot '
-                "run code while they load."
+                f'engine argument "load_format" cannot be {value!r}: '
+                f"only {' and '.join(LOAD_FORMATS)} cannot run code while they load."
             )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_MODEL_LEN = 8192
-"""Tokens, where the resource sets no max_model_len: a longer context costs memory that few CPUs' speed can use."""
+"""Tokens, where the resource sets no max_model_len: memory for more is seldom there, nor the speed."""
 
 _MIB = 1024 * 1024
 _LEAST_KV_BYTES = 256 * _MIB

@@ -92,15 +92,108 @@ class OutputTee:
                 self._held -= len(self._ring.popleft())
 
 
+_ANSI = re.compile(r"\x1b\[[\d;]*m")
+_PREFIX = re.compile(
+    r"^(?:\([\w.:-]+(?: [\w.:-]+)* pid=\d+(?:, [\w=. ]+)?\)\s?)?"
+    r"(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) [\d-]+ [\d:]+ \[[^\]]+\] ?)?"
+)
+_EXCEPTION = re.compile(r"^(?:[A-Za-z_]\w*\.)*(?P<kind>[A-Z]\w*(?:Error|Exception|Exit)): ?(?P<text>.*)$")
 _POINTER = re.compile(
-    r"see (the )?(root cause|stack ?trace|stack trace \(above\)|above)|engine core initialization failed|"
-    r"enginecore encountered|enginecore failed to start|worker failed with error|workerproc (initialization )?failed",
+    r"root cause|stack ?trace|engine core initialization failed|enginecore encountered|enginedeaderror|"
+    r"workerproc (?:initialization )?failed|failed core proc",
     re.IGNORECASE,
 )
-_EXCEPTION = re.compile(
-    r"^(?:[\w.]+\.)?(?P<kind>[A-Z]\w*(?:Error|Exception|Interrupt|Exit)|OSError)(?:: (?P<text>.*))?$"
+_KILLED = re.compile(r"Failed core proc\(s\): \{[^}]*?: (-?\d+)")
+_FATAL = re.compile(
+    r"terminate called after throwing an instance of '(?P<cpp>[\w:]+)'|"
+    r"(?P<fault>Segmentation fault|Bus error)|"
+    r"^(?P<fatal>Fatal Python error: .*)$"
 )
-_LOG_PREFIX = re.compile(
-    r"^(?:\x1b\[[\d;]*m)*(?:\((?P<who>[\w. -]*pid=\d+)\)\s?)?(?:\x1b\[[\d;]*m)*"
-    r"(?:(?:ERROR|WARNING|INFO|DEBUG|CRITICAL) [\d-]+ [\d:]+ \[[^\]]+\] ?)?"
+_PYDANTIC = re.compile(r"\[type=\w+, input_value=.*")
+_ASIDE = re.compile(
+    r" Supported architectures: .*| You can update Transformers with .*| For further information .*"
+    r"| To allow overriding this maximum, .*| To disable this warning.*"
 )
+"""Long advice that does not say what went wrong."""
+_PLAIN = ("", "ValueError", "RuntimeError", "OSError", "Exception", "ValidationError", "AssertionError")
+"""Kinds of exceptions whose name adds nothing to their message."""
+_MESSAGE_LINES = 12
+_MESSAGE_CHARS = 600
+
+
+_ENGINE_LINE = re.compile(r"^(?:\x1b\[[\d;]*m)*\((?:EngineCore|Worker)")
+
+
+def root_cause(text: str, *, engine_only: bool = False) -> str | None:
+    """What the engine itself last said went wrong, in one line; None when it said nothing.
+
+    Lines that only point elsewhere ("See root cause above") are passed over. `engine_only` looks at
+    lines that vLLM's engine processes have marked as theirs: once requests are served, other lines could
+    quote one.
+    """
+    if engine_only:
+        text = "\n".join(line for line in text.splitlines() if _ENGINE_LINE.match(line))
+    lines = [_PREFIX.sub("", _ANSI.sub("", line)).rstrip() for line in text.splitlines()]
+    for at in range(len(lines) - 1, -1, -1):
+        line = lines[at]
+        if _POINTER.search(line):
+            continue
+        if found := _EXCEPTION.match(line):
+            return tidy(_with_continuation(found["text"], lines[at + 1 :]), found["kind"])
+        if fatal := _FATAL.search(line):
+            if fatal["cpp"]:
+                return _crash(fatal["cpp"])
+            return tidy(fatal["fault"] or fatal["fatal"])
+    killed = _KILLED.findall(text)
+    return _exit_reason(int(killed[-1])) if killed else None
+
+
+def says_little(message: str) -> bool:
+    """Whether an exception's own message only points to what was printed elsewhere."""
+    return not message.strip() or _POINTER.search(message) is not None
+
+
+def tidy(message: str, kind: str = "") -> str:
+    """One line of bounded length, without pydantic's frame and Python's noise."""
+    lines = [_PYDANTIC.sub("", line).strip() for line in message.splitlines()]
+    kept = [
+        line.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        for line in lines
+        if line and not re.match(r"\d+ validation errors? for |For further information visit", line)
+    ]
+    text = _ASIDE.sub("", " ".join(kept)).strip() or kind
+    if kind not in _PLAIN and text != kind:
+        text = f"{kind}: {text}"
+    return text if len(text) <= _MESSAGE_CHARS else text[: _MESSAGE_CHARS - 1] + "…"
+
+
+def _with_continuation(first: str, rest: list[str]) -> str:
+    """The message with the lines that belong to it: indented, or up to a blank or a new record."""
+    message = [first]
+    for line in rest[:_MESSAGE_LINES]:
+        if not line.strip() or line.startswith(
+            ("Traceback", "During handling", "The above", "[rank", "  File")
+        ):
+            break
+        if (
+            not line.startswith(" ")
+            and not first.rstrip().endswith((":", ","))
+            and "validation error" not in first
+        ):
+            break
+        message.append(line)
+    return "\n".join(message)
+
+
+def _crash(kind: str) -> str:
+    if "bad_alloc" in kind:
+        return "out of memory: an allocation failed in the engine process"
+    return f"the engine process crashed ({kind})"
+
+
+def _exit_reason(code: int) -> str:
+    if code == -9:
+        return "the engine process was killed (signal 9), most likely because the machine is out of memory"
+    if code < 0:
+        return f"the engine process was killed by signal {-code}"
+    return f"the engine process ended with code {code}"

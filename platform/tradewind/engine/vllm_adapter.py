@@ -14,6 +14,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -81,15 +82,28 @@ class RunningVLLM:
         """Whether the engine has told that it cannot go on."""
         return bool(self._engine.errored)
 
-    def shutdown(self) -> None:
-        """End the engine's processes. Blocks for some seconds."""
+    def trace_requests(self, provider: TracerProvider) -> None:
+        """Have vLLM make its `llm_request` spans with `provider`, from now on.
+
+        vLLM switches tracing on by an OTLP address of its own and then opens its own exporter in every
+        process. All that its front end asks later is whether there is an address, and it makes spans with
+        the global provider: so both are set here, after the engine's processes have their configuration.
+        """
+        trace.set_tracer_provider(provider)
+        if trace.get_tracer_provider() is not provider:
+            _LOG.warning("another OpenTelemetry provider is set in this process; llm_request spans go there")
+        self._engine.observability_config.otlp_traces_endpoint = "in-process"
+        self._engine.output_processor.tracing_enabled = True
+
+    async def shutdown(self) -> None:
+        """End the engine's processes, within about 10 s."""
         gc.unfreeze()
-        self._engine.shutdown(timeout=10)
+        if self._engine.output_handler is not None:  # else it reports the end as a failure
+            self._engine.output_handler.cancel()
+        await asyncio.to_thread(self._engine.shutdown, 10)
 
 
-async def launch(
-    settings: EngineSettings, local: LocalModel, meter: LoadMeter, tracer_provider: TracerProvider | None
-) -> RunningVLLM:
+async def launch(settings: EngineSettings, local: LocalModel, meter: LoadMeter) -> RunningVLLM:
     """Start vLLM with `local`'s weights and report its load to `meter`.
 
     vLLM's imports and checks run in a thread; making the engine blocks this loop, as vLLM has it.
@@ -110,8 +124,6 @@ async def launch(
         )
     clock.lap("engine")
     try:
-        if tracer_provider is not None:
-            _trace_requests(engine, tracer_provider)
         app = await _application(names, engine, args)
     except BaseException:
         engine.shutdown(timeout=10)
@@ -206,7 +218,8 @@ def _parser(names: Any) -> Any:
             flag, _, rest = text.partition(": ")
             name = flag.split("/")[0].removeprefix("--").replace("-", "_")
             if text.startswith("--") and rest:
-                raise EngineStartError(f'engine argument "{name}": {rest}')
+                reason = re.sub(r"^invalid [\w.<>]+ value:", "invalid value:", rest)
+                raise EngineStartError(f'engine argument "{name}": {reason}')
             raise EngineStartError(f"engine arguments: {message}")
 
     return names.make_arg_parser(Parser(prog="vllm", add_help=False))
@@ -217,7 +230,6 @@ def _known(parser: Any) -> dict[str, Known]:
     for action in parser._actions:
         flags = [flag for flag in action.option_strings if flag.startswith("--")]
         if not flags:
-            known[action.dest] = Known(action.dest)
             continue
         off = next((flag for flag in flags if flag.startswith("--no-")), None)
         on = next((flag for flag in flags if flag != off), flags[0])
@@ -264,20 +276,6 @@ def _stat_logger(names: Any, meter: LoadMeter) -> Callable[[Any, int], Any]:
     return MeterLogger
 
 
-def _trace_requests(engine: Any, provider: TracerProvider) -> None:
-    """Have vLLM make its `llm_request` spans with `provider`.
-
-    vLLM switches tracing on by an OTLP address of its own and then opens its own exporter in every
-    process. All that its front end asks later is whether there is an address, and it makes spans with
-    the global provider: so both are set here, after the engine's processes have their configuration.
-    """
-    trace.set_tracer_provider(provider)
-    if trace.get_tracer_provider() is not provider:
-        _LOG.warning("another OpenTelemetry provider is set in this process; llm_request spans go there")
-    engine.observability_config.otlp_traces_endpoint = "in-process"
-    engine.output_processor.tracing_enabled = True
-
-
 async def _application(names: Any, engine: Any, args: argparse.Namespace) -> ASGIApp:
     tasks = await engine.get_supported_tasks()
     await engine.reset_mm_cache()
@@ -286,6 +284,12 @@ async def _application(names: Any, engine: Any, args: argparse.Namespace) -> ASG
     app.state.server = SimpleNamespace()  # vLLM sets should_exit on it when the engine dies
     asgi: ASGIApp = app
     return asgi
+
+
+def freeze_heap() -> None:
+    """Take everything made by the start out of the garbage collector's rounds: shorter pauses."""
+    gc.collect()
+    gc.freeze()
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ MAX_KEY_CHARS = 512
 _ALL = "*"
 
 SecretReader = Callable[[SecretRef], str]
-"""Reads a secret where the reference says. Raises OSError, LookupError or ValueError."""
+"""Reads a secret where the reference says. Any exception means that it cannot be read."""
 
 
 class Tenant:
@@ -104,8 +104,8 @@ def _read_key(entry: TenantEntry, reference: SecretRef, read_secret: SecretReade
     )
     try:
         key = read_secret(reference).strip()
-    except (OSError, LookupError, ValueError) as error:
-        # Only the kind of the failure: its text may quote what was read.
+    except Exception as error:
+        # Whatever a reader raises. Only the kind of the failure: its text may quote what was read.
         raise ConfigRefused(f"{where} cannot be read ({type(error).__name__})") from None
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ConfigRefused(f"{where} must be printable ASCII without spaces")

@@ -30,7 +30,7 @@ class Departure:
         self._watcher = asyncio.create_task(self._watch())
 
     def stop(self) -> None:
-        """From here on nothing is cancelled any more. A server may report the end of an answer as a disconnect."""
+        """Nothing is cancelled from here on: a server may report the end of an answer as a disconnect."""
         self._armed = False
         if self._watcher is not None:
             self._watcher.cancel()

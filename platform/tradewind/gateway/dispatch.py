@@ -62,6 +62,8 @@ class Job:
     salt: msgspec.Raw
     total_deadline: float
     """Loop time."""
+    admitted_ns: int
+    """When routing was done: the phase `admission` begins; 0 once it is noted."""
 
 
 @dataclass(slots=True)
@@ -182,26 +184,28 @@ class Dispatcher:
 
     async def _acquire(self, job: Job, target: _Target, tried: list[str], wait: bool) -> ReplicaView:
         """A replica, at once or after waiting; notes the phases of the choice."""
-        record = job.record
         name = target.variant.deployment.name
         before = time.time_ns()
         view = self._admission.try_acquire(name, tried)
-        after = time.time_ns()
         if view is None:
             left = target.first_byte_deadline - asyncio.get_running_loop().time()
             cold = not self._directory.any_ready(name)
             try:
-                view = await self._admission.acquire(name, wait_s=max(0.0, left) if wait else 0.0, exclude=tried)
+                view = await self._admission.acquire(
+                    name, wait_s=max(0.0, left) if wait else 0.0, exclude=tried
+                )
             except (NoReplica, QueueFull, Timeout) as error:
                 raise _no_replica(error) from None
             finally:
-                before, after = after, time.time_ns()
-                record.queue_ns += after - before
+                since, before = before, time.time_ns()
+                job.record.queue_ns += before - since
                 if cold:
-                    record.cold_start_ns += after - before
-                record.phases.append(("admission", before, after))
-                before = after
-        record.phases.append(("pick", before, after))
+                    job.record.cold_start_ns += before - since
+        phases = job.record.phases
+        if job.admitted_ns:
+            phases.append(("admission", job.admitted_ns, before))
+            job.admitted_ns = 0
+        phases.append(("pick", before, time.time_ns()))
         return view
 
     async def _ask(self, job: Job, target: _Target, view: ReplicaView) -> Answer:

@@ -13,6 +13,7 @@ from tradewind.api.wire import RequestLimits, Task
 from tradewind.gateway import rules
 from tradewind.gateway.problems import Style
 from tradewind.gateway.rules import Rule, integer, mapping, sequence
+from tradewind.gateway.usage import Dialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Endpoint:
     """One of each group must be there."""
     media: tuple[str, ...]
     """Fields whose content parts may hold media."""
-    style: Style = "openai"
+    dialect: Dialect = Dialect.OPENAI
     salted: bool = True
     """Takes `cache_salt`."""
     streams: bool = False
@@ -40,6 +41,11 @@ class Endpoint:
     """Where a system prompt goes: `messages`, or the name of a field of its own."""
     sampling: frozenset[str] = frozenset()
     """Overrides of the same name that the endpoint takes."""
+
+    @property
+    def style(self) -> Style:
+        """Style of the endpoint's errors."""
+        return "anthropic" if self.dialect is Dialect.ANTHROPIC else "openai"
 
 
 def _max_tokens(limits: RequestLimits) -> int:
@@ -165,6 +171,7 @@ RESPONSES = Endpoint(
     streams=True,
     max_tokens="max_output_tokens",
     system="instructions",
+    dialect=Dialect.RESPONSES,
     sampling=_SAMPLING,
 )
 
@@ -183,7 +190,7 @@ MESSAGES = Endpoint(
     },
     required=(("messages",), ("max_tokens",)),
     media=("messages", "system"),
-    style="anthropic",
+    dialect=Dialect.ANTHROPIC,
     streams=True,
     max_tokens="max_tokens",
     system="system",
@@ -204,7 +211,7 @@ COUNT_TOKENS = Endpoint(
     },
     required=(("messages",),),
     media=("messages", "system"),
-    style="anthropic",
+    dialect=Dialect.ANTHROPIC,
     salted=False,
     system="system",
 )

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tradewind.api import headers as names
@@ -20,10 +19,10 @@ from tradewind.gateway.head import Head, check_content
 from tradewind.gateway.http1 import StreamBroken, StreamTimeout
 from tradewind.gateway.models import check_permission, not_found
 from tradewind.gateway.prepare import Request, check_request
-from tradewind.gateway.problems import ClientGone, Header, Refused, internal_error, render
+from tradewind.gateway.problems import ClientGone, Header, Refused, Style, internal_error, render
 from tradewind.gateway.state import State
-from tradewind.gateway.stream import SSERelay, error_event
-from tradewind.gateway.usage import usage_of
+from tradewind.gateway.stream import SSERelay
+from tradewind.gateway.usage import Usage, body_usage
 from tradewind.routing.admission import Admission
 from tradewind.routing.table import Decision, Subject, UnknownModel
 from tradewind.telemetry.outcome import CANCELLED_CODE, CANCELLED_STATUS
@@ -48,7 +47,10 @@ class Services:
 class Exchange:
     """Reads, decides, asks and relays. `run` answers in every case and raises only a foreign cancellation."""
 
-    __slots__ = ("_departure", "_endpoint", "_head", "_receive", "_record", "_send", "_services", "_started", "_state")
+    __slots__ = (
+        "_departure", "_endpoint", "_head", "_receive", "_record", "_relay", "_send", "_services", "_started",
+        "_state",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -68,6 +70,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._started = False
+        self._relay: SSERelay | None = None
         self._departure = Departure(receive)
 
     async def run(self) -> None:
@@ -131,7 +134,9 @@ class Exchange:
 
     def _resolve(self, request: Request, tenant: Tenant) -> Decision:
         check_permission(tenant, request.model)
-        subject = Subject(self._head.text, request.user, request.session, tenant.name, self._record.request_id)
+        subject = Subject(
+            self._head.text, request.user, request.session, tenant.name, self._record.request_id
+        )
         try:
             decision = self._state.table.resolve(request.model, subject)
         except UnknownModel as unknown:
@@ -148,9 +153,7 @@ class Exchange:
     async def _whole(self, job: Job, answer: Answer, body: bytes) -> None:
         record = self._record
         record.chunk(time.time_ns())
-        usage = usage_of(body)
-        record.input_tokens, record.output_tokens = usage.input_tokens, usage.output_tokens
-        record.finish_reason = usage.finish_reason
+        self._note_usage(body_usage(self._endpoint.dialect, body))
         headers = self._headers(job.decision, answer.content_type)
         headers.append((b"content-length", str(len(body)).encode()))
         await self._begin(headers)
@@ -160,8 +163,8 @@ class Exchange:
     async def _stream(self, job: Job, answer: Answer) -> None:
         """Bytes through, as they come; one message to the server per chunk from the engine."""
         record, send, response = self._record, self._send, answer.response
-        request = job.request
-        relay = SSERelay(strip_usage=self._endpoint.usage_option and not request.wants_usage)
+        strip = self._endpoint.usage_option and not job.request.wants_usage
+        relay = self._relay = SSERelay(self._endpoint.dialect, strip_usage=strip)
         await self._begin(self._headers(job.decision, answer.content_type))
         try:
             # The engine's side has deadlines of its own; this one is for a caller that does not read.
@@ -171,15 +174,26 @@ class Exchange:
                     data = relay.feed(chunk)
                     if data:
                         await send({"type": "http.response.body", "body": data, "more_body": True})
-        except (TimeoutError, StreamTimeout, StreamBroken) as error:
-            late = isinstance(error, TimeoutError) or (isinstance(error, StreamTimeout) and error.total)
-            raise _cut(late) from None
+        except (TimeoutError, StreamBroken) as error:
+            raise _cut(
+                isinstance(error, TimeoutError) or (isinstance(error, StreamTimeout) and error.total)
+            ) from None
         finally:
-            usage = relay.usage
-            record.input_tokens, record.output_tokens = usage.input_tokens, usage.output_tokens
-            record.finish_reason = usage.finish_reason
+            self._note_usage(relay.usage)
+        if relay.failed:
+            record.code = Code.UPSTREAM_ERROR.wire
+        elif not relay.ended:
+            raise _cut(late=False)  # whole in HTTP's eyes, but the engine had more to say
         self._departure.stop()
         await send({"type": "http.response.body", "body": relay.finish(), "more_body": False})
+
+    def _note_usage(self, usage: Usage) -> None:
+        record = self._record
+        if usage.input_tokens is not None:
+            record.input_tokens = usage.input_tokens
+        if usage.output_tokens is not None:
+            record.output_tokens = usage.output_tokens
+        record.finish_reason = usage.finish_reason or ""
 
     def _headers(self, decision: Decision, content_type: bytes) -> list[Header]:
         return [
@@ -199,11 +213,11 @@ class Exchange:
         record = self._record
         record.code = refused.code.wire
         try:
-            if not self._started:
+            if not self._started or self._relay is None:
                 record.status = refused.code.value.status
-                await send_refusal(self._send, refused, record.request_id, self._endpoint)
+                await send_refusal(self._send, refused, record.request_id, self._endpoint.style)
                 return
-            event = error_event(refused.code, refused.message, self._endpoint.style)
+            event = self._relay.broken(refused.code, refused.message)
             async with asyncio.timeout(_LAST_WORD_S):
                 await self._send({"type": "http.response.body", "body": event, "more_body": False})
         except (OSError, TimeoutError):
@@ -220,11 +234,9 @@ def _cut(late: bool) -> Refused:
     return Refused(Code.UPSTREAM_ERROR, "The engine failed while it answered.")
 
 
-async def send_refusal(
-    send: Send, refused: Refused, request_id: str, endpoint: Endpoint | None, extra: Mapping[bytes, bytes] | None = None
-) -> None:
-    """Writes an error response; the style is the endpoint's, OpenAI's where there is none."""
-    status, headers, body = render(refused, request_id, "openai" if endpoint is None else endpoint.style)
+async def send_refusal(send: Send, refused: Refused, request_id: str, style: Style) -> None:
+    """Writes an error response."""
+    status, headers, body = render(refused, request_id, style)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 

@@ -1,4 +1,4 @@
-"""The model list: what a tenant may put in `model`, in OpenAI's shape with what Anthropic's SDK needs beside."""
+"""The model list: what a tenant may put in `model`, in OpenAI's shape plus what Anthropic's SDK needs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def not_found(similar: list[str] | None = None) -> Refused:
     """The refusal for a name that nothing has; `similar` are names the caller may learn of."""
     hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
     return Refused(
-        Code.MODEL_NOT_FOUND, f"There is no model of that name.{hint} GET /v1/models lists them.", param="model"
+        Code.MODEL_NOT_FOUND,
+        f"There is no model of that name.{hint} GET /v1/models lists them.",
+        param="model",
     )
 
 

@@ -227,7 +227,16 @@ def _components() -> dict[str, Any]:
     integer_or_null = {"type": ["integer", "null"]}
     model = {
         "type": "object",
-        "required": ["id", "object", "created", "owned_by", "kind", "family", "max_model_len", "context_length"],
+        "required": [
+            "id",
+            "object",
+            "created",
+            "owned_by",
+            "kind",
+            "family",
+            "max_model_len",
+            "context_length",
+        ],
         "properties": {
             "id": _TEXT,
             "object": {"const": "model"},

@@ -33,12 +33,12 @@ _COUNTS = frozenset(
         "maxContains",
     )
 )
-_TOKEN = re.compile(r"\\.|\[(?:\\.|[^\]\\])+\]|\(|\)|\||\{(\d*)(,?)(\d*)\}|.", re.DOTALL)
+_TOKEN = re.compile(r"\\.|\[(?:\\.|[^\]\\])*+(?:\]|\Z)|\{(\d*)(,?)(\d*)\}|.", re.DOTALL)
 _decode = msgspec.json.Decoder().decode
 
 
 def expanded_size(pattern: str) -> int:
-    """Atoms of `pattern` with counted repeats written out; linear in its length, exact enough to refuse by."""
+    """Atoms of `pattern` with counted repeats written out; linear, and exact enough to refuse by."""
     totals = [0]
     last = 0
     for token in _TOKEN.finditer(pattern):
@@ -80,7 +80,7 @@ def check_pattern(pattern: object, param: str, limits: RequestLimits) -> None:
 
 
 def check_schema(raw: msgspec.Raw, param: str, limits: RequestLimits) -> None:
-    """Raises Refused (invalid_value) when a JSON schema is too large or holds a too costly pattern or count."""
+    """Raises Refused (invalid_value) when a JSON schema, or a pattern or count in it, is too large."""
     if len(bytes(raw)) > limits.schema_bytes:
         raise Refused(Code.INVALID_VALUE, f"{param} is over {limits.schema_bytes} bytes.", param=param)
     schema = _decode(raw)
@@ -115,7 +115,7 @@ def check_choices(choices: object, param: str, limits: RequestLimits) -> None:
 
 
 def _members(value: object) -> Iterator[tuple[str, Any]]:
-    """Every member of every object within; depth is bounded by the body's own check, save for text schemas."""
+    """Every member of every object within. No recursion: a schema given as text may nest deep."""
     pending = [value]
     while pending:
         item = pending.pop()

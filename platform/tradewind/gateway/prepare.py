@@ -21,6 +21,7 @@ from tradewind.gateway.endpoints import DROPPED, Endpoint
 from tradewind.gateway.limits import Fields, parse_object
 from tradewind.gateway.media import check_media, may_hold_media
 from tradewind.gateway.problems import Refused
+from tradewind.gateway.usage import Dialect
 from tradewind.routing.table import CompiledVariant
 
 MODEL_CHARS = 256
@@ -103,7 +104,8 @@ def render_body(request: Request, variant: CompiledVariant, salt: msgspec.Raw) -
         options = fields.get("stream_options")
         members = {} if options is None or options == _NULL else rules.raw_object("stream_options", options)
         fields["stream_options"] = msgspec.Raw(_encode({**members, "include_usage": _TRUE}))
-    if endpoint.path == "/v1/responses":
+    if endpoint.dialect is Dialect.RESPONSES:
+        # A stored response would stay in one replica's memory, with nobody able to fetch it.
         fields["store"] = _FALSE
     return _encode(fields)
 
@@ -152,8 +154,8 @@ def _text(fields: Fields, name: str) -> str | None:
 
 
 def _user(fields: Fields, endpoint: Endpoint) -> str | None:
-    """Anthropic's clients name their user in `metadata.user_id`, OpenAI's newer ones in `safety_identifier`."""
-    if endpoint.style != "anthropic":
+    """Anthropic's clients name their user in `metadata.user_id`, newer OpenAI ones in `safety_identifier`."""
+    if endpoint.dialect is not Dialect.ANTHROPIC:
         return _text(fields, "user") or _text(fields, "safety_identifier")
     raw = fields.get("metadata")
     if raw is None or raw == _NULL:

@@ -18,7 +18,7 @@ from tradewind.api import headers as names
 from tradewind.api.problems import Code
 
 Style = Literal["openai", "anthropic"]
-"""Whose SDK reads the error: both find `error.type` and `error.message`, the latter also a top-level `type`."""
+"""Whose SDK reads the error: Anthropic's looks for a top-level `type` as well."""
 
 Header = tuple[bytes, bytes]
 
@@ -31,7 +31,7 @@ class GatewayError(Exception):
     """Anything the gateway raises on purpose."""
 
 
-class Refused(GatewayError):
+class Refused(GatewayError):  # noqa: N818 - named for the situation
     """The request ends with `code`.
 
     `message` is read by the caller: it never holds a prompt, a key, a token or text of an engine's fault.
@@ -57,11 +57,11 @@ class Refused(GatewayError):
         self.type = type_ or code.value.type
 
 
-class ClientGone(GatewayError):
+class ClientGone(GatewayError):  # noqa: N818 - named for the situation
     """The caller closed the connection before the answer was complete."""
 
 
-class ConfigRefused(GatewayError):
+class ConfigRefused(GatewayError):  # noqa: N818 - named for the situation
     """The configuration names something that is not there; the message says what and where."""
 
 

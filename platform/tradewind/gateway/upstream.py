@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import math
 
+from tradewind.gateway.connection import Connection
 from tradewind.gateway.http1 import (
     BadResponse,
     ConnectFailed,
-    Connection,
     ConnectionLimits,
     HeadTimeout,
     ResponseFailed,
@@ -63,7 +63,8 @@ class Upstream:
         self._open: set[Connection] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sweeper: asyncio.TimerHandle | None = None
-        self._closed: asyncio.Future[None] | None = None
+        self._closing = False
+        self._all_lost: asyncio.Future[None] | None = None
         self.connects = 0
         """Connections made so far."""
 
@@ -88,6 +89,8 @@ class Upstream:
         connection that the peer had already closed is replaced by a fresh one, once.
         Raises ConnectFailed, ResponseFailed, HeadTimeout, BadResponse. Cancelling closes the connection.
         """
+        if self._closing:
+            raise ConnectFailed("the client is closed")
         idle = self._idle.get((host, port))
         while idle:
             connection = idle.pop()
@@ -113,19 +116,18 @@ class Upstream:
 
     async def close(self) -> None:
         """Closes every connection, answers under way included, and returns when all are closed."""
-        self._closed = asyncio.get_running_loop().create_future()
+        self._closing = True
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
         for connection in tuple(self._open):
             connection.abort(StreamBroken("the gateway is shutting down"))
         if self._open:
-            await self._closed
+            self._all_lost = asyncio.get_running_loop().create_future()
+            await self._all_lost
 
     async def _connect(self, host: str, port: int, deadline: float) -> Connection:
         loop = self._loop = self._loop or asyncio.get_running_loop()
-        if self._closed is not None:
-            raise ConnectFailed("the client is closed")
         connection = Connection((host, port), self._limits, loop, self._put, self._lost)
         try:
             async with asyncio.timeout_at(min(deadline, loop.time() + self._connect_timeout_s)):
@@ -136,7 +138,7 @@ class Upstream:
             refused = isinstance(error, ConnectionRefusedError)
             raise ConnectFailed(f"cannot connect: {error.strerror or error}", refused=refused) from error
         self.connects += 1
-        if self._closed is not None:
+        if self._closing:
             connection.abort(StreamBroken("the client is closed"))
             raise ConnectFailed("the client is closed")
         if connection.usable:
@@ -147,7 +149,7 @@ class Upstream:
 
     def _put(self, connection: Connection) -> None:
         idle = self._idle.setdefault(connection.key, [])
-        if len(idle) < self._max_idle and self._closed is None:
+        if len(idle) < self._max_idle and not self._closing:
             idle.append(connection)
         else:
             connection.abort(StreamBroken("the pool is full"))
@@ -159,8 +161,8 @@ class Upstream:
             idle.remove(connection)
         if idle is not None and not idle:
             del self._idle[connection.key]
-        if self._closed is not None and not self._open and not self._closed.done():
-            self._closed.set_result(None)
+        if self._all_lost is not None and not self._open and not self._all_lost.done():
+            self._all_lost.set_result(None)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Ends overdue answers and drops connections that sat unused; runs while any connection is open."""
@@ -175,5 +177,5 @@ class Upstream:
                     connection.abort(error)
             elif connection.idle_since < too_old:
                 connection.abort(StreamBroken("unused"))
-        again = bool(self._open) and self._closed is None
+        again = bool(self._open) and not self._closing
         self._sweeper = loop.call_later(self._sweep_interval_s, self._sweep, loop) if again else None

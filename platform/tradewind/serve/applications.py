@@ -13,19 +13,25 @@ from typing import Any
 import ray
 from ray import serve
 from ray.serve import Application
+from ray.serve.schema import ReplicaRank
 
 from tradewind import home
 from tradewind.api.wire import EngineSettings, GatewayConfig
 from tradewind.engine.errors import EngineError
 from tradewind.engine.runtime import VLLMEngine
 from tradewind.gateway.app import Gateway
-from tradewind.gateway.prober import LoadProber
+from tradewind.gateway.prober import stats_fetch
+from tradewind.gateway.problems import ConfigRefused
+from tradewind.gateway.rotation import Rotation
 from tradewind.gateway.upstream import Upstream
 from tradewind.routing.replica import ReplicaAddress
 from tradewind.secrets import read_secret
 from tradewind.serve.control import REASON_MARK
 from tradewind.serve.discovery import Address, ReplicaDiscovery
-from tradewind.telemetry.setup import gateway_telemetry, setup_logging, setup_tracing
+from tradewind.telemetry import names
+from tradewind.telemetry.logs import setup_logging
+from tradewind.telemetry.prometheus import ScrapeServer, start_scrape
+from tradewind.telemetry.setup import Tracing, gateway_collector, gateway_telemetry, setup_tracing
 
 logger = logging.getLogger(__name__)
 
@@ -36,26 +42,27 @@ class EngineReplica:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = EngineSettings.model_validate(settings)
         self._engine: VLLMEngine | None = None
+        self._tracing: Tracing | None = None
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Start the engine; Serve opens the replica's port when this returns."""
         setup_logging("engine")
-        tracing = setup_tracing("tradewind-engine", instance=self._settings.name)
-        engine = VLLMEngine(self._settings, token=home.internal_token(), tracing=tracing)
+        self._tracing = setup_tracing(names.ENGINE_SERVICE, instance=self._settings.name)
+        engine = VLLMEngine(token=home.internal_token(), tracer_provider=self._tracing.provider)
         try:
-            await engine.start()
+            await engine.start(self._settings)
         except EngineError as error:
             # Serve shows the text of this exception as the application's status.
             raise RuntimeError(f"{REASON_MARK} {error}") from None
         self._engine = engine
-        return engine.app
+        return engine.asgi
 
     async def check_health(self) -> None:
         """Raise when the engine is dead or stuck; Serve then replaces this replica."""
         if self._engine is None:
             return
         try:
-            self._engine.check_health()
+            await self._engine.check_health()
         except EngineError as error:
             raise RuntimeError(f"{REASON_MARK} {error}") from None
 
@@ -63,6 +70,8 @@ class EngineReplica:
         if self._engine is not None:
             await self._engine.stop()
             self._engine = None
+        if self._tracing is not None:
+            self._tracing.shutdown()
 
 
 class GatewayReplica:
@@ -70,15 +79,18 @@ class GatewayReplica:
 
     def __init__(self) -> None:
         setup_logging("gateway")
+        instance = serve.get_replica_context().replica_id.unique_id
+        token = home.internal_token()
+        upstream = Upstream()
         self._own_host = ray.util.get_node_ip_address()
-        self._telemetry = gateway_telemetry()
+        self._telemetry = gateway_telemetry(instance)
         self._gateway = Gateway(
-            telemetry=self._telemetry,
-            upstream=Upstream(),
-            engine_token=home.internal_token(),
-            read_secret=read_secret,
+            telemetry=self._telemetry, upstream=upstream, engine_token=token, read_secret=read_secret
         )
+        self._rotation = Rotation(self._gateway, self._telemetry.metrics, stats_fetch(upstream, token))
         self._discovery = ReplicaDiscovery(self._replicas_changed, client_id="tradewind-gateway")
+        self._collector = gateway_collector(self._telemetry, instance)
+        self._scrape: ScrapeServer | None = None
         self._known: Mapping[str, Sequence[Address]] = {}
         self._config: GatewayConfig | None = None
 
@@ -86,26 +98,48 @@ class GatewayReplica:
         self._discovery.start()
         return self._gateway
 
-    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Take over a new configuration whole, or keep the old one and say why."""
-        self._config = GatewayConfig.model_validate(user_config)
-        self._gateway.configure(self._config)
-        self._update_directory()
+    async def reconfigure(self, user_config: Mapping[str, Any], rank: ReplicaRank) -> None:
+        """Take over a new configuration whole. One that is refused leaves the old one in force.
+
+        Raises:
+            ConfigRefused: the first configuration is refused: this replica cannot serve.
+        """
+        config = GatewayConfig.model_validate(user_config)
+        try:
+            self._gateway.configure(config)
+        except ConfigRefused as error:
+            if self._config is None:
+                raise RuntimeError(f"{REASON_MARK} {error}") from None
+            logger.error("configuration %s was refused: %s", config.revision, error)
+            return
+        self._config = config
+        self._update_rotation()
+        if self._scrape is None:
+            self._start_scrape(config.metrics_port + rank.local_rank)
+
+    def _start_scrape(self, port: int) -> None:
+        """Metrics are worth a warning, not an outage."""
+        try:
+            self._scrape = start_scrape(port, [self._collector])
+        except OSError as error:
+            logger.warning("no metrics endpoint: port %d: %s", port, error.strerror)
 
     def _replicas_changed(self, found: Mapping[str, Sequence[Address]]) -> None:
         self._known = found
-        self._update_directory()
+        self._update_rotation()
 
-    def _update_directory(self) -> None:
+    def _update_rotation(self) -> None:
         if self._config is None:
             return
-        directory = self._gateway.directory
-        for entry in self._config.deployments:
-            known = self._known.get(entry.app, ())
-            directory.update(
-                entry, [ReplicaAddress(self._reachable(at.host), at.port, at.replica) for at in known]
-            )
-        directory.retain({entry.name for entry in self._config.deployments})
+        self._rotation.update(
+            {
+                entry: [
+                    ReplicaAddress(self._reachable(at.host), at.port, at.replica)
+                    for at in self._known.get(entry.app, ())
+                ]
+                for entry in self._config.deployments
+            }
+        )
 
     def _reachable(self, host: str) -> str:
         """Replicas on this machine may listen on loopback only, but are announced by the node's address."""
@@ -113,7 +147,11 @@ class GatewayReplica:
 
     async def __del__(self) -> None:
         self._discovery.stop()
+        await self._rotation.stop()
         await self._gateway.shutdown()
+        if self._scrape is not None:
+            self._scrape.stop()
+        self._telemetry.shutdown()
 
 
 _engine = serve.deployment(name="engine")(serve.ingress()(EngineReplica))

@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx
 
+from tradewind.api.wire import GatewayConfig
+
 _APPLICATIONS = "/api/serve/applications/"
 REASON_MARK = "tradewind-reason:"
 """Precedes the one line of an exception's text that is meant for people."""
@@ -104,7 +106,9 @@ class ServeControl:
         """
         response = self._request("PUT", json=dict(serve_config))
         if response.status_code != 200:
-            raise ControlError(f"Ray refused the configuration: {reason(response.text) or response.status_code}")
+            raise ControlError(
+                f"Ray refused the configuration: {reason(response.text) or response.status_code}"
+            )
 
     def applications(self) -> dict[str, AppStatus]:
         """How every application is now."""
@@ -112,6 +116,15 @@ class ServeControl:
         if response.status_code != 200:
             raise ControlError(f"Ray's API answered {response.status_code}")
         return parse_status(response.json())
+
+    def gateway_config(self) -> GatewayConfig:
+        """The configuration that the gateway was given."""
+        response = self._request("GET")
+        try:
+            gateway = response.json()["applications"]["gateway"]["deployed_app_config"]
+            return GatewayConfig.model_validate(gateway["deployments"][0]["user_config"])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ControlError("Ray's API shows no gateway") from error
 
     def _request(self, method: str, **arguments: Any) -> httpx.Response:
         try:

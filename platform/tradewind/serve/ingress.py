@@ -8,7 +8,8 @@ becomes the real HAProxy (same process id, same arguments). What is added, and w
 - error answers as OpenAI error objects instead of HTML (save the 400 and 408 for what is not yet an
   HTTP request: HAProxy 2.8 answers those with its built-in page),
 - metrics and statistics on loopback only (Ray binds them on every interface),
-- no inbound header of our own namespace, and no listing of the applications.
+- no inbound header of our own namespace, and no listing of the applications,
+- one `x-request-id` per answer: the gateway's, not also the one that Serve appends.
 
 `harden` is idempotent and pure; a line it expects and does not find is an error, so that a new Ray
 release cannot silently drop a protection.
@@ -23,7 +24,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from tradewind.api.headers import RESERVED_PREFIX
+from tradewind.api.headers import REQUEST_ID, RESERVED_PREFIX
 from tradewind.api.problems import Code
 
 HEAD_TIMEOUT_S = 15
@@ -78,6 +79,9 @@ def harden(config: str, error_dir: Path) -> str:
     config = _replace(r"^(listen stats\n  bind )\*:(\d+)", r"\g<1>127.0.0.1:\g<2>", config)
     guard = (
         f"    http-request del-header {RESERVED_PREFIX} -m beg\n"
+        f"    http-request del-header {REQUEST_ID}\n"
+        f"    http-response set-header {REQUEST_ID} %[res.hdr({REQUEST_ID},1)] "
+        f"if {{ res.hdr_cnt({REQUEST_ID}) gt 1 }}\n"
         "    http-request return status 404 content-type application/json "
         f"file {error_dir / 'not_found.json'} if {{ path -i /-/routes }}\n"
     )

@@ -12,8 +12,9 @@ import hashlib
 import os
 import socket
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tradewind.serve.control import ControlError, ServeControl
 from tradewind.serve.environment import Ports, ray_environment
 from tradewind.serve.ingress import write_launcher
 
+STOP_S = 15.0
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Requests do not travel through Ray's object store; this is near the least Ray accepts."""
 
@@ -33,13 +35,14 @@ class LocalOptions:
     """How to start the platform.
 
     `cpus` is what Ray may hand out; it is bookkeeping, not a limit, so that two engines fit a
-    laptop. `ports.replicas` and the ingress' ports must be free.
+    laptop. Ports are where to begin to look: one that is taken is passed over, so that several
+    platforms (with a state directory and an endpoint each) fit one machine.
     """
 
     home: Path
     cpus: int
     gpus: int = 0
-    ports: Ports = Ports()
+    ports: Ports = field(default_factory=Ports)
     dashboard_port: int = 8265
 
 
@@ -57,6 +60,28 @@ def check_port(host: str, port: int) -> None:
             raise PortInUse(f"port {port} on {host} is in use by another program") from error
 
 
+def free_port(first: int, taken: Collection[int] = (), tries: int = 100) -> int:
+    """The first port from `first` on that is free on loopback and not in `taken`.
+
+    Raises:
+        PortInUse: none of `tries` ports is.
+    """
+    for port in range(first, min(first + tries, 65_536)):
+        with contextlib.suppress(PortInUse):
+            if port not in taken:
+                check_port("127.0.0.1", port)
+                return port
+    raise PortInUse(f"ports {first} to {first + tries - 1} on 127.0.0.1 are in use by other programs")
+
+
+def choose_ports(wanted: Ports) -> Ports:
+    """`wanted`, each moved on to a free port."""
+    metrics = free_port(wanted.haproxy_metrics)
+    return replace(
+        wanted, haproxy_metrics=metrics, haproxy_stats=free_port(wanted.haproxy_stats, taken=[metrics])
+    )
+
+
 def run_dir(state: Path) -> Path:
     """A short private directory for sockets, the same for the same state directory."""
     tag = hashlib.blake2b(str(state.resolve()).encode(), digest_size=4).hexdigest()
@@ -69,23 +94,25 @@ class LocalPlatform:
     def __init__(self, options: LocalOptions) -> None:
         self._options = options
         self._control: ServeControl | None = None
+        self._dashboard_port = options.dashboard_port
         self.dashboard_url = ""
 
     def start(self) -> None:
         """Start Ray and the Serve controller's API; returns when the API answers.
 
         Raises:
-            PortInUse: the dashboard's port is taken.
+            PortInUse: no port for the dashboard or the ingress' own endpoints is free.
             ControlError: Ray could not be started.
         """
         options = self._options
-        check_port("127.0.0.1", options.dashboard_port)
+        ports = choose_ports(options.ports)
+        self._dashboard_port = free_port(options.dashboard_port)
         runtime = _owned_private_dir(run_dir(options.home))
         ray_token = home.ensure_secret(options.home / "ray-token")
         home.ensure_secret(options.home / "internal-token")
         launcher = write_launcher(runtime / "haproxy")
         os.environ.update(
-            ray_environment(home=options.home, run_dir=runtime, ingress=str(launcher), ports=options.ports)
+            ray_environment(home=options.home, run_dir=runtime, ingress=str(launcher), ports=ports)
         )
         os.environ.update(
             {
@@ -108,7 +135,7 @@ class LocalPlatform:
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",
-                dashboard_port=self._options.dashboard_port,
+                dashboard_port=self._dashboard_port,
                 log_to_driver=False,
                 logging_level="warning",
                 _node_ip_address="127.0.0.1",
@@ -138,10 +165,10 @@ class LocalPlatform:
             self._control.close()
             self._control = None
         if ray.is_initialized():
-            with contextlib.suppress(Exception):
-                serve.shutdown()
-            with contextlib.suppress(Exception):
-                ray.shutdown()
+            # A stream may go on for as long as its deployment's drain timeout: whoever stops a whole
+            # platform does not want to wait for that.
+            _within(STOP_S, serve.shutdown)
+            _within(STOP_S, ray.shutdown)
         _end(children)
 
     def __enter__(self) -> LocalPlatform:
@@ -149,6 +176,18 @@ class LocalPlatform:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _within(seconds: float, action: Callable[[], object]) -> None:
+    """Run `action` in a thread, for `seconds` at most; what it raises is of no use while stopping."""
+
+    def quietly() -> None:
+        with contextlib.suppress(Exception):
+            action()
+
+    thread = threading.Thread(target=quietly, daemon=True)
+    thread.start()
+    thread.join(seconds)
 
 
 def _owned_private_dir(path: Path) -> Path:

@@ -31,8 +31,11 @@ class RunFile:
     process_started: float
     """Seconds since the epoch, as the operating system counts."""
     dashboard_url: str
+    host: str
+    """What the ingress listens on; a change needs a restart."""
+    port: int
     endpoint: str
-    """Base URL of the public endpoint, without `/v1`."""
+    """Base URL by which this machine reaches it, without `/v1`."""
     metrics_url: str
     anonymous: bool
     files: list[str]

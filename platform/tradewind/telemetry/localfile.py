@@ -8,6 +8,7 @@ Files of processes that have ended are removed, oldest first, once the directory
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from tradewind.telemetry.record import RequestRecord
 from tradewind.telemetry.sink import Item
 from tradewind.telemetry.spans import SpanData, StatusName, request_spans
 
+_log = logging.getLogger(__name__)
 FILE_BYTES: Final = 4 * 1024 * 1024
 TOTAL_BYTES: Final = 64 * 1024 * 1024
 _MAX_TEXT: Final = 256
@@ -102,7 +104,8 @@ def _request_line(r: RequestRecord) -> RequestLine:
         f"{r.upstream_span_id:016x}", r.request_id, r.operation, r.method, r.path, r.started_ns, r.ended_ns,
         r.upstream_started_ns, r.first_byte_ns, r.phases, r.route, r.variant, r.deployment, r.tenant,
         r.assignment, r.request_model[:_MAX_TEXT], r.stream, r.replica, r.attempts, r.queue_ns,
-        r.cold_start_ns, r.status, r.code, r.input_tokens, r.output_tokens, r.finish_reason[:_MAX_TEXT], r.chunks,
+        r.cold_start_ns, r.status, r.code, r.input_tokens, r.output_tokens,
+        r.finish_reason[:_MAX_TEXT], r.chunks,
     )  # fmt: skip
 
 
@@ -176,6 +179,7 @@ class LocalFile:
         self._fd = -1
         self._size = 0
         self._torn = False
+        self._complained = False
 
     @property
     def path(self) -> Path:
@@ -194,7 +198,10 @@ class LocalFile:
             if self._torn:
                 block = b"\n" + block
             written = os.write(self._fd, block)
-        except OSError:
+        except OSError as error:
+            if not self._complained:
+                self._complained = True  # once: the count of dropped spans tells the rest
+                _log.warning("cannot write traces to %s: %s", self._directory, error.strerror)
             return len(batch)
         self._size += written
         self._torn = written < len(block)

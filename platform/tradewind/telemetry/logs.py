@@ -23,6 +23,7 @@ _MAX_TEXT: Final = 4_096
 _MAX_FRAMES: Final = 20
 _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 _FOREIGN: Final = frozenset({"vllm_process_name", "fileinfo"})
+"""Members that vLLM gives every record; Ray's begin with an underscore."""
 _OWN: Final = ("tradewind", "tradewind_operator")
 _encoder: Final = msgspec.json.Encoder()
 
@@ -54,7 +55,7 @@ class JsonFormatter(logging.Formatter):
             "service": self._service,
         }
         for name, value in record.__dict__.items():
-            if name in _STANDARD or name in _FOREIGN or name in line:
+            if name in _STANDARD or name in _FOREIGN or name in line or name.startswith("_"):
                 continue
             if value is None or isinstance(value, bool | int | float):
                 line[name] = value
@@ -90,12 +91,12 @@ def _describe(error: BaseException) -> list[dict[str, object]]:
     return chain
 
 
-class _Stderr(logging.StreamHandler[TextIO]):
+class _Console(logging.StreamHandler[TextIO]):
     """Our handler, told from others by its type, so that a second set-up replaces it."""
 
 
-def setup_logging(service: str, level: str | None = None) -> None:
-    """Send this process's logs to stderr as JSON. Safe to call again.
+def setup_logging(service: str, level: str | None = None, stream: TextIO | None = None) -> None:
+    """Send this process's logs to `stream`, stderr by default, as JSON. Safe to call again.
 
     Plain console handlers that others put on the root are taken off; all other handlers stay (Ray's
     are on its own loggers). Tradewind's loggers get `level` (default `$TRADEWIND_LOG_LEVEL`, info);
@@ -110,9 +111,9 @@ def setup_logging(service: str, level: str | None = None) -> None:
         raise ValueError(f"{LEVEL}={name.lower()}: use debug, info, warning or error")
     root = logging.getLogger()
     for handler in list(root.handlers):
-        if type(handler) is _Stderr or _is_console(handler):
+        if type(handler) is _Console or _is_console(handler):
             root.removeHandler(handler)
-    ours = _Stderr(sys.stderr)
+    ours = _Console(stream or sys.stderr)
     ours.setFormatter(JsonFormatter(service))
     root.addHandler(ours)
     root.setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))
@@ -121,9 +122,10 @@ def setup_logging(service: str, level: str | None = None) -> None:
 
 
 def adopt_logger(name: str) -> None:
-    """Make a library that configured its own console handler write through ours.
+    """Make a library that has its own console handler write through ours.
 
-    Call it after the library was imported: vLLM sets its handlers up on import. Its level stays.
+    Call it after the library has set its logging up: vLLM does so when its engine is made. The level
+    it chose stays; without one it is info.
     """
     logger = logging.getLogger(name)
     for handler in list(logger.handlers):
@@ -132,6 +134,8 @@ def adopt_logger(name: str) -> None:
         else:
             handler.addFilter(RedactingFilter())
     logger.propagate = True
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
 
 
 def _is_console(handler: logging.Handler) -> bool:

@@ -24,6 +24,8 @@ from tradewind.telemetry.names import MetricSpec, prometheus_label
 
 _MAX_SCRAPES: Final = 8
 _READ_TIMEOUT_S: Final = 5.0
+_POLL_S: Final = 0.1
+"""How soon `stop` is noticed."""
 
 
 class CellCollector(Collector):
@@ -104,6 +106,7 @@ class ScrapeServer(ThreadingHTTPServer):
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = 2 * _MAX_SCRAPES
     registry: CollectorRegistry
 
     def __init__(self, address: tuple[str, int], registry: CollectorRegistry) -> None:
@@ -111,7 +114,9 @@ class ScrapeServer(ThreadingHTTPServer):
         super().__init__(address, _Handler)
         self.registry = registry
         self._free = threading.BoundedSemaphore(_MAX_SCRAPES)
-        self._thread = threading.Thread(target=self.serve_forever, name="tradewind-scrape", daemon=True)
+        self._thread = threading.Thread(
+            target=self.serve_forever, args=(_POLL_S,), name="tradewind-scrape", daemon=True
+        )
 
     @property
     def port(self) -> int:

@@ -110,12 +110,13 @@ def _make_sink(service_name: str, resource: Resource, home: Path, environ: Mappi
     target = target_of("traces", environ)
     if target == "none":
         return NullSink()
-    max_queue = _positive(environ, "OTEL_BSP_MAX_QUEUE_SIZE", 2048)
     if target == "default":
+        max_queue = _positive(environ, "OTEL_BSP_MAX_QUEUE_SIZE", 8192)
         return QueueSink(LocalFile(home / TRACES_DIR, service_name), QueueSettings(max_queue))
     protocol = protocol_of("traces", environ)
     batch = _positive(environ, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512) // _SPANS_PER_REQUEST
     delay_s = _positive(environ, "OTEL_BSP_SCHEDULE_DELAY", 5000) / 1000
+    max_queue = _positive(environ, "OTEL_BSP_MAX_QUEUE_SIZE", 2048)
     writer = OtlpSpans(lambda: span_exporter(protocol), resource)
     return QueueSink(writer, QueueSettings(max_queue, max(1, batch), delay_s))
 

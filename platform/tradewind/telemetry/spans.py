@@ -86,7 +86,8 @@ def _server_span(record: RequestRecord) -> SpanData:
     ):
         if text:
             attributes[name] = text[:_MAX_TEXT]
-    _add_answer(attributes, record, record.started_ns)
+    _add_first_chunk(attributes, record, record.started_ns)
+    _add_answer(attributes, record)
     if record.attempts:
         attributes[names.ATTEMPTS] = record.attempts
     if record.queue_ns:
@@ -119,7 +120,7 @@ def _upstream_span(record: RequestRecord) -> SpanData:
             attributes[names.SERVER_PORT] = int(port)
     if record.attempts:
         attributes[names.ATTEMPTS] = record.attempts
-    _add_answer(attributes, record, record.upstream_started_ns)
+    _add_first_chunk(attributes, record, record.upstream_started_ns)
     failed = record.outcome in _SERVER_FAULTS
     if failed:
         attributes[names.ERROR_TYPE] = record.code or record.outcome.value
@@ -131,9 +132,13 @@ def _upstream_span(record: RequestRecord) -> SpanData:
     )  # fmt: skip
 
 
-def _add_answer(attributes: dict[str, Value], record: RequestRecord, start_ns: int) -> None:
+def _add_first_chunk(attributes: dict[str, Value], record: RequestRecord, start_ns: int) -> None:
     if record.first_byte_ns:
         attributes[names.TIME_TO_FIRST_CHUNK] = round((record.first_byte_ns - start_ns) * _NS, 6)
+
+
+def _add_answer(attributes: dict[str, Value], record: RequestRecord) -> None:
+    """Usage, on the server span only: backends add usage up over spans."""
     if record.stream and record.chunks:
         attributes[names.CHUNKS] = record.chunks
     if record.input_tokens >= 0:

@@ -77,11 +77,11 @@ def load_trace(home: Path, request_id: str) -> Trace | None:
     }
     roots = _assemble(spans)
     if not request_id.startswith("req_"):
-        return Trace(trace_id, "", roots)
+        return Trace(trace_id, "", roots) if roots else None
     # One trace may hold several requests of a caller: show this one.
     wanted = {span.span_id for span in found}
     own = [node for node in Trace(trace_id, "", roots).nodes() if node.span.span_id in wanted]
-    return Trace(trace_id, request_id, own)
+    return Trace(trace_id, request_id, own) if own else None
 
 
 def _answers(span: SpanData, wanted: str) -> bool:

@@ -59,13 +59,13 @@ def _line(node: SpanNode, start_ns: int, top: bool) -> Text:
     line.append(span.name, style="bold red" if span.status == "error" else "bold")
     line.append(f"  +{_ms(span.start_ns - start_ns)}  {_ms(span.end_ns - span.start_ns)}", style="green")
     line.append(f"  {span.service}", style=_COLOURS.get(span.service, "yellow"))
-    facts = _facts(span)
-    if facts:
-        line.append("  " + facts, style="dim")
     if node.orphan:
         # A caller that sent a traceparent keeps its spans elsewhere: that is no loss.
         remote = top and span.remote_parent
         line.append("  (called from another trace)" if remote else "  (parent not on file)", style="yellow")
+    facts = _facts(span)
+    if facts:
+        line.append("\n" + facts, style="dim")
     return line
 
 

@@ -14,6 +14,7 @@ from tests.unit.gateway.asking import ask
 from tradewind.gateway.http1 import ConnectionLimits
 from tradewind.gateway.upstream import StreamBroken, StreamTimeout, Upstream
 
+
 @pytest.fixture
 async def engine() -> AsyncIterator[FakeEngine]:
     async with FakeEngine() as engine:

@@ -27,7 +27,9 @@ def free_ports(count: int) -> list[int]:
 
 def written_by_ray(directory: Path, port: int, metrics: int, stats: int, backend: int | None) -> str:
     servers = [ServerConfig(name="r1", host="127.0.0.1", port=backend)] if backend else []
-    backends = {"gateway": BackendConfig(name="gateway", path_prefix="/", app_name="gateway", servers=servers)}
+    backends = {
+        "gateway": BackendConfig(name="gateway", path_prefix="/", app_name="gateway", servers=servers)
+    }
     config = HAProxyConfig(
         http_options=HTTPOptions(host="127.0.0.1", port=port),
         metrics_port=metrics,

