@@ -10,6 +10,7 @@ ARGS   ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help up test check format bench lock clean distclean env env-dev python
+.PHONY: check-lint check-format check-types check-layers check-generated check-locks
 MAKEFLAGS += --no-print-directory
 
 help: ## what can be made
@@ -28,12 +29,25 @@ up: env ## serve the quickstart until Ctrl-C
 test: env-dev ## unit tests in parallel, then the real engines one after the other
 	@$(BIN)/python tools/run_tests.py $(ARGS)
 
-check: env-dev ## everything that needs no test run
+check: env-dev ## everything that needs no test run; all of it, even when one part fails
+	@$(MAKE) --keep-going check-lint check-format check-types check-layers check-generated check-locks
+
+check-lint:
 	$(BIN)/ruff check .
+
+check-format:
 	$(BIN)/ruff format --check .
+
+check-types:
 	$(BIN)/mypy
-	@echo "$(BIN)/lint-imports"; $(BIN)/lint-imports --no-cache > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
+
+check-layers:
+	$(BIN)/lint-imports --no-cache
+
+check-generated:
 	$(BIN)/python -m tradewind.schema check
+
+check-locks:
 	$(BIN)/python tools/lock.py check
 
 format: env-dev ## rewrite in the house style

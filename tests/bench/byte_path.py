@@ -1,7 +1,8 @@
-"""CPU cost of the gateway's byte path alone: a raw relay around `Upstream` and `SSERelay`, beside one around aiohttp.
+"""CPU cost of the gateway's byte path alone: a raw relay around `Upstream` and `SSERelay`.
 
-Three processes: a fake engine that does no work, the relay, and this one as the load. Only the relay's CPU
-time counts (getrusage, user and system). Run: `PYTHONPATH=platform python -m tests.bench.byte_path`.
+Beside it the same relay around aiohttp. Three processes: a fake engine that does no work, the relay, and
+this one as the load. Only the relay's CPU time counts (getrusage, user and system).
+Run: `PYTHONPATH=platform python -m tests.bench.byte_path`.
 """
 
 from __future__ import annotations
@@ -213,9 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--relay", choices=CLIENTS, help=argparse.SUPPRESS)
     parser.add_argument("--engine", type=int, help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--loop", choices=LOOPS, action="append", help="event loop of the relay; default both"
-    )
+    parser.add_argument("--loop", choices=LOOPS, action="append", help="of the relay; default both")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--requests", type=int, default=4000)

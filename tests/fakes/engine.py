@@ -84,7 +84,6 @@ class Seen:
     target: str
     headers: Mapping[str, str]
     body: bytes
-    headers_raw: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
     def json(self) -> Any:
@@ -234,7 +233,7 @@ class _Peer(asyncio.Protocol):
         target, headers, body = self.target.decode("latin-1"), self.headers, b"".join(self.body)
         self.target, self.headers, self.body = b"", [], []
         lower = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
-        seen = Seen(self.parser.get_method().decode(), target, lower, body, tuple(headers))
+        seen = Seen(self.parser.get_method().decode(), target, lower, body)
         self.engine.seen.append(seen)
         self.busy = True
         self._route(seen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from rich.console import Console
 
@@ -30,7 +31,7 @@ def apply(files: list[Path], timeout_s: float) -> None:
     state = home.home_dir()
     started = time.monotonic()
     run = running(state)
-    compiled = manifests.load(files, host=run.host, port=run.port)
+    compiled = manifests.load(files, manifests.Placement(run.host, run.port, urlsplit(run.metrics_url).port))
     prepare_keys(compiled.gateway)
     control = control_of(run, state)
     try:

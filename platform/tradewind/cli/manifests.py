@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tradewind.api.cluster import ServingCluster
@@ -22,23 +22,47 @@ MAX_BYTES = 4 * 1024 * 1024
 SUFFIXES = {".yaml", ".yml"}
 
 
-def load(files: Sequence[Path], *, host: str | None = None, port: int | None = None) -> Compiled:
-    """Read, check and compile `files` (`-` is standard input, a directory is its YAML files).
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a platform listens, over what its ServingCluster says; None leaves that."""
 
-    Args:
-        host: overrides the ServingCluster's endpoint host.
-        port: overrides its port.
+    host: str | None = None
+    port: int | None = None
+    metrics_port: int | None = None
+
+
+AS_WRITTEN = Placement()
+
+
+def load(files: Sequence[Path], placement: Placement = AS_WRITTEN) -> Compiled:
+    """Read, check and compile `files`. See `read` and `compiled`."""
+    return compiled(read(files), placement)
+
+
+def read(files: Sequence[Path]) -> tuple[Located, ...]:
+    """The resources in `files` (`-` is standard input, a directory is its YAML files).
 
     Raises:
         CommandFailed: exit code 2 with every mistake, one a line: file:line:column: path: what.
     """
     try:
-        located = read_documents([(name, text) for name, text in _texts(files)])
-        return compile_resources(_with_endpoint(located, host, port))
+        return read_documents(list(_texts(files)))
     except CompileError as error:
-        count = len(error.diagnostics)
-        summary = f"{count} mistake{'s' if count > 1 else ''}; nothing was changed"
-        raise CommandFailed(str(error), exit_code=BAD_INPUT, hint=summary) from error
+        raise _mistakes(error) from error
+
+
+def compiled(located: Sequence[Located], placement: Placement = AS_WRITTEN) -> Compiled:
+    """The resources as a platform that listens at `placement`. Raises as `read` does."""
+    try:
+        return compile_resources(_placed(located, placement))
+    except CompileError as error:
+        raise _mistakes(error) from error
+
+
+def _mistakes(error: CompileError) -> CommandFailed:
+    count = len(error.diagnostics)
+    summary = f"{count} mistake{'s' if count > 1 else ''}; nothing was changed"
+    return CommandFailed(str(error), exit_code=BAD_INPUT, hint=summary)
 
 
 def endpoint(compiled: Compiled) -> str:
@@ -101,30 +125,31 @@ def _read(path: Path) -> str:
         raise CommandFailed(f"{path}: {error.strerror}", exit_code=BAD_INPUT) from error
 
 
-def _with_endpoint(located: Sequence[Located], host: str | None, port: int | None) -> list[Located]:
-    """The resources with the endpoint of the command line in their ServingCluster."""
-    changes = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    if not changes:
+def _placed(located: Sequence[Located], placement: Placement) -> list[Located]:
+    """The resources with `placement` in their ServingCluster, which is made when there is none."""
+    if placement == AS_WRITTEN:
         return list(located)
-    result, found = [], False
-    for item in located:
-        resource = item.resource
-        if isinstance(resource, ServingCluster):
-            found = True
-            result.append(replace(item, resource=_moved(resource, changes)))
-        else:
-            result.append(item)
-    if not found:
+    result = [
+        replace(item, resource=_moved(item.resource, placement))
+        if isinstance(item.resource, ServingCluster)
+        else item
+        for item in located
+    ]
+    if not any(isinstance(item.resource, ServingCluster) for item in located):
         metadata = {"name": DEFAULT_CLUSTER}
         default = parse_resource(
             {"apiVersion": API_VERSION, "kind": "ServingCluster", "metadata": metadata, "spec": {}}
         )
         assert isinstance(default, ServingCluster)
-        result.append(Located.bare(_moved(default, changes)))
+        result.append(Located.bare(_moved(default, placement)))
     return result
 
 
-def _moved(cluster: ServingCluster, changes: dict[str, str | int]) -> ServingCluster:
-    gateway = cluster.spec.gateway
-    moved = gateway.model_copy(update={"endpoint": gateway.endpoint.model_copy(update=changes)})
-    return cluster.model_copy(update={"spec": cluster.spec.model_copy(update={"gateway": moved})})
+def _moved(cluster: ServingCluster, placement: Placement) -> ServingCluster:
+    old = cluster.spec.gateway
+    endpoint = old.endpoint.model_copy(
+        update={"host": placement.host or old.endpoint.host, "port": placement.port or old.endpoint.port}
+    )
+    metrics_port = placement.metrics_port or old.metrics_port
+    gateway = old.model_copy(update={"endpoint": endpoint, "metrics_port": metrics_port})
+    return cluster.model_copy(update={"spec": cluster.spec.model_copy(update={"gateway": gateway})})

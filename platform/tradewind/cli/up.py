@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tradewind import home
@@ -19,7 +19,7 @@ from tradewind.cli.signals import interruptible, uninterrupted
 from tradewind.cli.waiting import Waiting
 from tradewind.compiler.compile import Compiled
 from tradewind.serve import runfile
-from tradewind.serve.local import LocalOptions, LocalPlatform, PortInUse, check_port
+from tradewind.serve.local import LocalOptions, LocalPlatform, PortInUse, check_port, free_port
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,8 @@ def up(options: UpOptions) -> None:
         runfile.refuse_second(state)
     except runfile.AlreadyRunning as error:
         raise CommandFailed(str(error), hint="tradewind down stops it, tradewind apply changes it") from error
-    compiled = manifests.load(options.files, host=options.host, port=options.port)
+    compiled = _compile(options)
     prepare_keys(compiled.gateway)
-    _check_ports(compiled)
     with interruptible():
         fetch_weights(compiled.engines, err)
         platform = LocalPlatform(_local_options(compiled, state))
@@ -131,12 +130,19 @@ def _local_options(compiled: Compiled, state: Path) -> LocalOptions:
     )
 
 
-def _check_ports(compiled: Compiled) -> None:
+def _compile(options: UpOptions) -> Compiled:
+    """The manifests, with the metrics moved to a free port; the endpoint's own port must be free."""
+    placement = manifests.Placement(options.host, options.port)
+    located = manifests.read(options.files)
+    compiled = manifests.compiled(located, placement)
     http = compiled.serve_config["http_options"]
     try:
         check_port(http["host"], http["port"])
-        check_port("127.0.0.1", compiled.gateway.metrics_port)
+        wanted = compiled.gateway.metrics_port
+        free = free_port(wanted, taken=[http["port"]])
     except PortInUse as error:
-        raise CommandFailed(
-            str(error), hint="--port chooses another; tradewind down stops a platform"
-        ) from error
+        hint = "--port chooses another; tradewind down stops a platform"
+        raise CommandFailed(str(error), hint=hint) from error
+    if free == wanted:
+        return compiled
+    return manifests.compiled(located, replace(placement, metrics_port=free))

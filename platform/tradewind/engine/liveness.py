@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 import psutil
+
+
+def end_processes(pids: Iterable[int], within_s: float) -> None:
+    """Wait for these child processes to be gone; kill those that are not after `within_s` seconds."""
+    processes = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes.append(psutil.Process(pid))
+    _, left = psutil.wait_procs(processes, timeout=within_s)
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=within_s)
 
 
 def process_problem(pids: Iterable[int]) -> str | None:

@@ -21,6 +21,7 @@ from tradewind.engine.family import family_of
 from tradewind.engine.liveness import process_problem
 from tradewind.engine.output import OutputTee, root_cause, says_little, tidy
 from tradewind.engine.progress import StallProbe
+from tradewind.engine.sources.cache import default_cache_dir
 from tradewind.engine.sources.report import Progress, ProgressFile, both, progress_file, silent
 from tradewind.engine.sources.resolve import LocalModel, prefetch
 from tradewind.engine.stats import EngineStats, LoadMeter
@@ -68,7 +69,7 @@ class VLLMEngine:
     ) -> None:
         self._token = token
         self._provider = tracer_provider
-        self._cache_dir = cache_dir
+        self._cache_dir = cache_dir or default_cache_dir()
         self._home = home or state_dir()
         self._progress = progress
         self._clock = clock
@@ -101,6 +102,7 @@ class VLLMEngine:
         local: LocalModel = await asyncio.to_thread(prefetch, settings, progress, self._cache_dir)
         fetched = self._clock()
         progress("load")
+        vllm_adapter.apply_environment(settings.env, self._cache_dir)
         running = await vllm_adapter.launch(settings, local, self._meter)
         self._running = running
         self._guard = EngineGuard(
@@ -143,21 +145,26 @@ class VLLMEngine:
             waiting=load.waiting,
             kv_cache_use=round(load.kv_cache_use, 4),
             tokens_generated=load.tokens_generated,
-            healthy=not running.dead(),
+            healthy=self._problem(settings, running) is None,
             adapters=[f"{settings.name}:{adapter.name}" for adapter in settings.adapters],
             version=running.version,
         )
 
     async def check_health(self) -> None:
         settings, running = self._started()
+        if problem := self._problem(settings, running):
+            raise EngineUnhealthyError(problem)
+
+    def _problem(self, settings: EngineSettings, running: vllm_adapter.RunningVLLM) -> str | None:
         if running.dead():
             said = root_cause(self._tee.text(), engine_only=True)
-            raise EngineUnhealthyError(f"the engine has died: {said}" if said else "the engine has died")
+            return f"the engine has died: {said}" if said else "the engine has died"
         if problem := process_problem(running.pids):
-            raise EngineUnhealthyError(problem)
+            return problem
         stalled = self._probe.stalled_s(running.unfinished(), self._meter.read().steps)
         if stalled >= settings.stall_timeout_s:
-            raise EngineUnhealthyError(f"the engine has requests but made no progress for {stalled:.0f} s")
+            return f"the engine has requests but made no progress for {stalled:.0f} s"
+        return None
 
     async def stop(self) -> None:
         running, self._running = self._running, None

@@ -30,6 +30,7 @@ from tradewind.engine import cpu
 from tradewind.engine.app import ASGIApp
 from tradewind.engine.arguments import Known, command_line
 from tradewind.engine.errors import EngineStartError
+from tradewind.engine.liveness import end_processes
 from tradewind.engine.sources.resolve import LocalModel
 from tradewind.engine.stats import LoadMeter
 
@@ -96,21 +97,21 @@ class RunningVLLM:
         self._engine.output_processor.tracing_enabled = True
 
     async def shutdown(self) -> None:
-        """End the engine's processes, within about 10 s."""
+        """End the engine's processes, within about 15 s and by force if they do not go."""
         gc.unfreeze()
         if self._engine.output_handler is not None:  # else it reports the end as a failure
             self._engine.output_handler.cancel()
         await asyncio.to_thread(self._engine.shutdown, 10)
+        await asyncio.to_thread(end_processes, self.pids, 5.0)
 
 
 async def launch(settings: EngineSettings, local: LocalModel, meter: LoadMeter) -> RunningVLLM:
-    """Start vLLM with `local`'s weights and report its load to `meter`.
+    """Start vLLM with `local`'s weights and report its load to `meter`; after `apply_environment`.
 
     vLLM's imports and checks run in a thread; making the engine blocks this loop, as vLLM has it.
     EngineStartError for arguments that are wrong; otherwise what vLLM raises.
     """
     clock = _Laps()
-    apply_environment(settings.env)
     names = await asyncio.to_thread(_names)
     clock.lap("imports")
     args, config = await asyncio.to_thread(_configure, names, settings, local)
@@ -141,15 +142,16 @@ async def launch(settings: EngineSettings, local: LocalModel, meter: LoadMeter) 
     )
 
 
-def apply_environment(env: Mapping[str, str]) -> None:
+def apply_environment(env: Mapping[str, str], cache_dir: Path) -> None:
     """Set this process's environment for one engine. EngineStartError for a forced variable.
 
-    An engine has its process to itself, so this is not undone.
+    An engine has its process to itself, so this is not undone. What vLLM learns about model classes (10 s
+    the first time) is kept with the weights.
     """
     for name in env:
         if name in FORCED_ENVIRONMENT:
             raise EngineStartError(f"engine environment variable {name} cannot be set")
-    for name, value in DEFAULT_ENVIRONMENT.items():
+    for name, value in {**DEFAULT_ENVIRONMENT, "VLLM_CACHE_ROOT": str(cache_dir / "vllm")}.items():
         os.environ.setdefault(name, value)
     os.environ.update(env)
     os.environ.update(FORCED_ENVIRONMENT)

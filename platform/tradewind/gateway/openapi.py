@@ -123,7 +123,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     needed = ["model", *(group[0] for group in endpoint.required)]
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     if endpoint.streams:
-        content["text/event-stream"] = {"schema": _TEXT}
+        content["text/event-stream"] = {"schema": {}}
     return {
         "operationId": endpoint.path.removeprefix("/v1/").replace("/", "_"),
         "summary": _SUMMARIES[endpoint.path],

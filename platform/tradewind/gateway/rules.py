@@ -131,7 +131,9 @@ def chat_logprobs(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
 
 
 def prompts(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
-    """One prompt (text, token ids or an object) or a list of them, bounded in number."""
+    """One prompt (text or token ids) or a list of them, bounded in number."""
+    if bytes(raw)[:1] not in (b'"', b"["):
+        raise invalid(name, "a string or a list")
     if count_prompts(raw) > limits.prompts:
         raise invalid(name, f"at most {limits.prompts} prompts")
 
@@ -149,6 +151,8 @@ def count_prompts(raw: msgspec.Raw) -> int:
 def documents(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
     """Texts to score: one, a list, or an object whose `content` is a list."""
     head = bytes(raw)[:1]
+    if head not in (b'"', b"[", b"{"):
+        raise invalid(name, "a string, a list or an object")
     inner = raw_object(name, raw).get("content") if head == b"{" else raw
     if inner is not None and bytes(inner)[:1] == b"[" and len(_raw_list(inner)) > limits.prompts:
         raise invalid(name, f"at most {limits.prompts} texts")

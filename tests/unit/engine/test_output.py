@@ -64,8 +64,8 @@ input_value=ArgsKwargs((), {'model': ...}), input_type=ArgsKwargs]
     [
         pytest.param(
             KV_TOO_SMALL + POINTER,
-            "To serve at least one request with the models's max seq len (2048), (1.0 MiB KV cache is needed, "
-            "which is larger than the available KV cache memory (0.5 MiB).",
+            "To serve at least one request with the models's max seq len (2048), (1.0 MiB KV cache is "
+            "needed, which is larger than the available KV cache memory (0.5 MiB).",
             id="context longer than the cache",
         ),
         pytest.param(
@@ -104,7 +104,7 @@ input_value=ArgsKwargs((), {'model': ...}), input_type=ArgsKwargs]
             "out of memory: an allocation failed in the engine process",
             id="allocation failed in C++",
         ),
-        pytest.param("Fatal Python error: Segmentation fault\n", "Segmentation fault", id="crash"),
+        pytest.param("Segmentation fault (core dumped)\n", "Segmentation fault", id="crash"),
         pytest.param(
             "RuntimeError: Engine core initialization failed. See root cause above. "
             "Failed core proc(s): {'EngineCore': -9}\n",

@@ -75,7 +75,7 @@ def test_other_directories_are_refused_with_what_was_found(
 
 def test_a_model_is_no_adapter(tmp_path: Path) -> None:
     model = write(tmp_path / "model", "config.json", "model.safetensors")
-    with pytest.raises(SourceError, match="no adapter_config.json"):
+    with pytest.raises(SourceError, match=r"no adapter_config\.json"):
         resolve(file_source(model), tmp_path, kind=weights.Kind.ADAPTER)
 
 

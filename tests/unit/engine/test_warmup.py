@@ -17,7 +17,7 @@ import pytest
 from tradewind.api.wire import EngineSettings, SourceSettings, Task
 from tradewind.engine.app import Receive, Scope, Send
 from tradewind.engine.errors import EngineError, EngineStartError, EngineUnhealthyError
-from tradewind.engine.liveness import process_problem
+from tradewind.engine.liveness import end_processes, process_problem
 from tradewind.engine.runtime import VLLMEngine
 from tradewind.engine.sources.report import progress_file
 from tradewind.engine.vllm_adapter import FORCED_ENVIRONMENT, apply_environment
@@ -61,7 +61,7 @@ async def test_a_model_without_a_chat_template_still_starts() -> None:
 
 async def test_a_server_error_is_the_engines_failure() -> None:
     app = Application(500, b'{"error": {"message": "shape mismatch"}}')
-    with pytest.raises(EngineStartError, match="failed its first request .*: shape mismatch"):
+    with pytest.raises(EngineStartError, match=r"failed its first request .*: shape mismatch"):
         await warm_up(app, "m", Task.GENERATE)
 
 
@@ -69,7 +69,7 @@ async def test_no_answer_is_a_failure() -> None:
     async def silent(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.Event().wait()
 
-    with pytest.raises(EngineStartError, match="did not answer its first request within 0.01 s"):
+    with pytest.raises(EngineStartError, match=r"did not answer its first request within 0\.01 s"):
         await warm_up(silent, "m", Task.GENERATE, timeout_s=0.01)
 
 
@@ -107,6 +107,12 @@ def test_a_process_that_is_gone_is_one() -> None:
     assert process_problem([process.pid]) == f"engine process {process.pid} has ended"
 
 
+def test_processes_that_do_not_go_are_killed(child: psutil.Process) -> None:
+    child.send_signal(signal.SIGSTOP)
+    end_processes([child.pid, 2**22 + 1], within_s=0.05)
+    assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
 async def test_before_the_start_there_is_nothing_to_serve(tmp_path: Path) -> None:
     engine = VLLMEngine(token="t", home=tmp_path)
     with pytest.raises(EngineError, match="not been started"):
@@ -129,7 +135,7 @@ async def test_a_source_that_is_missing_ends_the_start_and_is_published(tmp_path
 @pytest.mark.parametrize("name", sorted(FORCED_ENVIRONMENT))
 def test_a_resource_cannot_switch_protections_off(name: str) -> None:
     with pytest.raises(EngineStartError, match=f"{name} cannot be set"):
-        apply_environment({name: "1"})
+        apply_environment({name: "1"}, Path("/unused"))
 
 
 def test_importing_the_engine_imports_no_vllm() -> None:

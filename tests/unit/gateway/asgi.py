@@ -168,9 +168,17 @@ class Client:
     async def get(self, path: str, headers: Sequence[Header] = ()) -> Reply:
         return await self.send("GET", path, None, headers)
 
-    async def chat(self, headers: Sequence[Header] = (), **fields: Any) -> Reply:
+    async def chat(
+        self,
+        headers: Sequence[Header] = (),
+        *,
+        gone: asyncio.Event | None = None,
+        on_send: Callable[[Reply], Any] | None = None,
+        **fields: Any,
+    ) -> Reply:
         """A small chat request to the model `chat`."""
-        return await self.post(CHAT, {"model": "chat", "messages": [user("hello")], **fields}, headers)
+        body = {"model": "chat", "messages": [user("hello")], **fields}
+        return await self.post(CHAT, body, headers, gone=gone, on_send=on_send)
 
 
 def user(text: str) -> dict[str, Any]:

@@ -123,6 +123,12 @@ CHAT_FIELDS: dict[str, tuple[dict[str, Any], Code]] = {
 OTHER_BODIES: dict[str, tuple[str, dict[str, Any], Code]] = {
     "completions without a prompt": ("/v1/completions", {}, Code.MISSING_FIELD),
     "completions with too many prompts": ("/v1/completions", {"prompt": ["x"] * 257}, Code.INVALID_VALUE),
+    "completions of a number": ("/v1/completions", {"prompt": 7}, Code.INVALID_VALUE),
+    "rerank of a switch": (
+        "/v1/rerank",
+        {"model": "scorer", "query": "x", "documents": False},
+        Code.INVALID_VALUE,
+    ),
     "completions with too many token lists": ("/v1/completions", {"prompt": [[1]] * 257}, Code.INVALID_VALUE),
     "completions with too many answers in all": (
         "/v1/completions",

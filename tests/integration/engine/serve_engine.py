@@ -1,0 +1,83 @@
+"""Runs one VLLMEngine behind uvicorn, as Serve's replica does, for tests that talk to it by HTTP.
+
+    python serve_engine.py SETTINGS.json PORT SPANS.jsonl
+
+`<prefix>/v1/...` goes to the engine; `GET /test/health` answers 200, or 500 with the reason. Ends with
+code 3 and the cause on the last line of stderr when the engine does not start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+
+from tradewind.api.wire import EngineSettings
+from tradewind.engine.app import Message, Receive, Scope, Send
+from tradewind.engine.errors import EngineStartError, EngineUnhealthyError
+from tradewind.engine.runtime import VLLMEngine
+
+PREFIX = "/engines/tiny"
+
+
+class FileExporter(SpanExporter):
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        with self._path.open("a") as out:
+            for span in spans:
+                out.write(span.to_json(indent=None) + "\n")
+        return SpanExportResult.SUCCESS
+
+
+class Replica:
+    """Adds to a scope what Serve's direct ingress adds, and a health endpoint for the test."""
+
+    def __init__(self, engine: VLLMEngine) -> None:
+        self._engine = engine
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/test/health":
+            await self._health(send)
+            return
+        scope["root_path"] = scope.get("root_path", "") + PREFIX
+        await self._engine.asgi(scope, receive, send)
+
+    async def _health(self, send: Send) -> None:
+        status, body = 200, "ok"
+        try:
+            await self._engine.check_health()
+        except EngineUnhealthyError as error:
+            status, body = 500, str(error)
+        start: Message = {"type": "http.response.start", "status": status, "headers": []}
+        await send(start)
+        await send({"type": "http.response.body", "body": body.encode()})
+
+
+async def main(settings: EngineSettings, port: int, spans: Path) -> int:
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(FileExporter(spans)))
+    engine = VLLMEngine(token=os.environ["TRADEWIND_INTERNAL_TOKEN"], tracer_provider=provider)
+    try:
+        await engine.start(settings)
+    except EngineStartError as error:
+        print(error, file=sys.stderr, flush=True)
+        return 3
+    try:
+        config = uvicorn.Config(Replica(engine), host="127.0.0.1", port=port, log_level="warning")
+        await uvicorn.Server(config).serve()
+    finally:
+        await engine.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    wanted = EngineSettings.model_validate_json(Path(sys.argv[1]).read_text())
+    sys.exit(asyncio.run(main(wanted, int(sys.argv[2]), Path(sys.argv[3]))))
