@@ -2,69 +2,138 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 
+from tradewind.api.wire import Task
 from tradewind.cli.client import Answer, Client, EndpointError
-from tradewind.cli.console import err, out
-from tradewind.cli.errors import BAD_INPUT, CommandFailed
+from tradewind.cli.console import err, failures, out, plain, printable
+from tradewind.cli.errors import BAD_INPUT, FAILED, CommandFailed
+from tradewind.cli.signals import Terminated
+
+MAX_QUESTION_BYTES = 8 * 1024 * 1024
+_USERS_FAULT = frozenset((400, 401, 403, 404, 413, 422))
+
+Messages = list[dict[str, str]]
 
 
 def pick_model(client: Client, wanted: str | None) -> str:
-    """The model to talk to: `wanted`, or the first one that the endpoint lists."""
+    """The model to talk to: `wanted`, or the first one listed that generates text."""
     try:
-        names = [str(entry["id"]) for entry in client.models()]
+        entries = client.models()
     except EndpointError as error:
-        raise CommandFailed(str(error)) from error
+        raise _failed(client, error) from error
+    names = [entry["id"] for entry in entries]
     if wanted is None:
-        if not names:
-            raise CommandFailed("the endpoint serves no model")
-        return names[0]
+        talking = [entry["id"] for entry in entries if entry.get("task", Task.GENERATE) == Task.GENERATE]
+        if not talking:
+            raise CommandFailed("the endpoint serves no model that generates text")
+        return str(talking[0])
     if wanted not in names:
-        raise CommandFailed(f"no model {wanted!r}", hint=f"one of: {', '.join(names)}", exit_code=BAD_INPUT)
+        known = f"one of: {', '.join(names)}" if names else "this key may call no model"
+        raise CommandFailed(f"no model {wanted!r}", hint=known, exit_code=BAD_INPUT)
     return wanted
 
 
-def say(client: Client, model: str, messages: list[dict[str, str]], user: str | None) -> Answer:
-    """Stream one answer to standard output; returns it."""
-    answer = Answer()
+def say(client: Client, model: str, messages: Messages, user: str | None, answer: Answer) -> None:
+    """Stream one answer to standard output, and into `answer`. The line is ended whatever happens."""
     body = {"user": user} if user else {}
-    for piece in client.chat(model, messages, answer, **body):
-        out.print(piece, end="", markup=False, soft_wrap=True)
-    out.print()
-    return answer
+    with contextlib.closing(client.chat(model, messages, answer, **body)) as pieces:
+        try:
+            for piece in pieces:
+                out.print(printable(piece), end="", markup=False, soft_wrap=True)
+        finally:
+            out.print()
 
 
 def describe(answer: Answer) -> str:
     """The line below an answer."""
-    return (
-        f"{answer.route} → {answer.variant} · {answer.ttft_s * 1000:.0f} ms to first token · "
-        f"{answer.tokens_per_s:.1f} tokens/s · {answer.request_id}"
-    )
+    parts = [
+        " → ".join(filter(None, (answer.route, answer.variant))),
+        f"{answer.ttft_s * 1000:.0f} ms to first token",
+        f"{answer.tokens_per_s:.1f} tokens/s",
+        "cut at the token limit" if answer.finish_reason == "length" else "",
+        answer.request_id,
+    ]
+    return " · ".join(filter(None, parts))
 
 
 def chat(client: Client, model: str | None, prompt: str | None, user: str | None) -> None:
-    """Answer one `prompt`, or converse until end of input."""
+    """Answer one `prompt`, or what standard input holds, or converse with a person until end of input.
+
+    Raises:
+        CommandFailed: no answer, or not all of it. In a conversation that is only shown.
+    """
     name = pick_model(client, model)
-    messages: list[dict[str, str]] = []
-    interactive = prompt is None and sys.stdin.isatty()
-    if interactive:
-        err.print(f"Talking to [bold]{name}[/]. Ctrl-D ends.")
-    for question in [prompt] if prompt is not None else _questions(interactive):
+    if prompt is None and sys.stdin.isatty():
+        _converse(client, name, user)
+        return
+    question = prompt if prompt is not None else _piped()
+    if not question.strip():
+        raise CommandFailed("no question", exit_code=BAD_INPUT, hint='tradewind chat "What is …?"')
+    answer = Answer()
+    try:
+        say(client, name, [{"role": "user", "content": question}], user, answer)
+    except EndpointError as error:
+        raise _failed(client, error) from error
+    err.print(plain(describe(answer), "dim"), soft_wrap=True)
+
+
+def _piped() -> str:
+    """All of standard input as one question."""
+    content = sys.stdin.buffer.read(MAX_QUESTION_BYTES + 1)
+    if len(content) > MAX_QUESTION_BYTES:
+        raise CommandFailed(f"<stdin>: over {MAX_QUESTION_BYTES} bytes", exit_code=BAD_INPUT)
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise CommandFailed("<stdin>: not UTF-8 text", exit_code=BAD_INPUT) from None
+
+
+def _converse(client: Client, model: str, user: str | None) -> None:
+    err.print(plain(f"Talking to {model}. Ctrl-C stops an answer, Ctrl-D ends."))
+    messages: Messages = []
+    for question in _questions():
         messages.append({"role": "user", "content": question})
+        answer = Answer()
         try:
-            answer = say(client, name, messages, user)
+            say(client, model, messages, user, answer)
         except EndpointError as error:
-            raise CommandFailed(str(error)) from error
+            messages.pop()
+            failures.print(plain(f"error: {error}", "red"), soft_wrap=True)
+            continue
+        except Terminated:
+            raise
+        except KeyboardInterrupt:
+            err.print(plain("(stopped)", "dim"))
         messages.append({"role": "assistant", "content": answer.text})
-        err.print(f"[dim]{describe(answer)}[/]")
+        err.print(plain(describe(answer), "dim"), soft_wrap=True)
 
 
-def _questions(interactive: bool) -> Iterator[str]:
+def _questions() -> Iterator[str]:
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - gives input() editing and history
     while True:
+        if not sys.stdout.isatty():
+            failures.print("> ", end="")
         try:
-            line = input("> " if interactive else "")
+            line = input("> " if sys.stdout.isatty() else "")
         except EOFError:
+            failures.print()
             return
         if line.strip():
             yield line
+
+
+def _failed(client: Client, error: EndpointError) -> CommandFailed:
+    hint = ""
+    if error.status == 401:
+        hint = "--key or TRADEWIND_API_KEY gives a key"
+        if client.has_key:
+            hint = f"the key that was sent is none of {client.base}'s; {hint}"
+    elif error.status == 0:
+        hint = "tradewind status tells more of a platform on this machine"
+    return CommandFailed(
+        str(error), exit_code=BAD_INPUT if error.status in _USERS_FAULT else FAILED, hint=hint
+    )

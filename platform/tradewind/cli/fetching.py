@@ -57,20 +57,22 @@ def fetch_weights(engines: Mapping[str, EngineSettings], console: Console) -> No
 
 
 class _Bar:
-    """One task of a rich progress display, fed by the sources."""
+    """One task of a rich progress display, fed by the sources. Without a terminal: a line per stage."""
 
     def __init__(self, bars: Progress, task: TaskID, name: str) -> None:
         self._bars = bars
         self._task = task
         self._name = name
+        self._stage = ""
 
     def __call__(self, stage: str, done_bytes: int = 0, total_bytes: int = 0) -> None:
+        words = f"{self._name}: {STAGES.get(stage, stage)}"
+        if stage != self._stage:
+            self._stage = stage
+            if not self._bars.console.is_terminal:
+                self._bars.console.print(f"  {words}")
         self._bars.update(
-            self._task,
-            description=f"{self._name}: {STAGES.get(stage, stage)}",
-            completed=done_bytes,
-            total=total_bytes or None,
-            visible=True,
+            self._task, description=words, completed=done_bytes, total=total_bytes or None, visible=True
         )
 
 
@@ -78,8 +80,8 @@ def stage_of(deployment: str) -> str:
     """What a starting engine is busy with, in words; empty when it has not said."""
     try:
         content = json.loads(progress_file(home.home_dir(), deployment).read_bytes())
-    except (OSError, ValueError):
+        words = STAGES.get(content["stage"], "")
+        done, total = int(content["done_bytes"]), int(content["total_bytes"])
+    except (OSError, ValueError, KeyError, TypeError):
         return ""
-    words = STAGES.get(content.get("stage", ""), "")
-    done, total = content.get("done_bytes", 0), content.get("total_bytes", 0)
-    return f"{words} {done / total:.0%}" if words and total else words
+    return f"{words} {min(done / total, 1.0):.0%}" if words and total > 0 else words

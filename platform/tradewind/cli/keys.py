@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from tradewind import home
-from tradewind.api.wire import GatewayConfig, SecretRef
+from tradewind.api.wire import GatewayConfig, SecretRef, TenantEntry
 from tradewind.cli.console import err
 from tradewind.cli.errors import BAD_INPUT, CommandFailed
 from tradewind.secrets import SecretMissing, read_secret, secret_path
@@ -19,32 +20,74 @@ def prepare_keys(config: GatewayConfig) -> None:
     Only files named relative to the state directory are made: a file elsewhere is somebody's own.
 
     Raises:
-        CommandFailed: a key is missing; nothing has been started.
+        CommandFailed: with every key that is missing; nothing has been made or started.
     """
+    ours = {tenant.name: [ref for ref in tenant.keys if _is_to_make(ref)] for tenant in config.tenants}
+    missing = []
     for tenant in config.tenants:
         for reference in tenant.keys:
-            if reference.file is not None and _is_ours(reference.file):
-                path = secret_path(reference.file)
-                if not path.exists():
-                    home.ensure_secret(path, PREFIX)
-                    err.print(f"  key: made one for tenant {tenant.name} in {path}")
+            if reference in ours[tenant.name]:
+                continue
             try:
                 read_secret(reference)
             except SecretMissing as error:
-                raise CommandFailed(f"tenant {tenant.name}: {error}", exit_code=BAD_INPUT) from error
+                missing.append(f"tenant {tenant.name}: {error}")
+    if missing:
+        raise CommandFailed(
+            "; ".join(missing), exit_code=BAD_INPUT, hint="a key file below TRADEWIND_HOME would be made"
+        )
+    for name, references in ours.items():
+        for reference in references:
+            path = secret_path(reference.file or "")
+            home.ensure_secret(path, PREFIX)
+            err.print(f"  key: made one for tenant {name} in {path}", markup=False, soft_wrap=True)
 
 
-def _is_ours(file: str) -> bool:
-    path = Path(file)
-    return not path.is_absolute() and not file.startswith("~") and ".." not in path.parts
+def _is_to_make(reference: SecretRef) -> bool:
+    if reference.file is None:
+        return False
+    path = Path(reference.file)
+    inside = not path.is_absolute() and not reference.file.startswith("~") and ".." not in path.parts
+    return inside and not secret_path(reference.file).exists()
 
 
 def first_key(config: GatewayConfig) -> tuple[str, str | None]:
-    """A key that may call every model where there is one: (key, its file if it lies in one)."""
-    tenants = sorted(config.tenants, key=lambda tenant: "*" not in tenant.models)
-    references: list[SecretRef] = [reference for tenant in tenants for reference in tenant.keys]
-    if not references:
+    """A readable key, of a tenant that may call every model where there is one.
+
+    Returns:
+        The key, and its file if it lies in one; an empty key where there is no tenant.
+
+    Raises:
+        CommandFailed: there are tenants, but this process can read none of their keys.
+    """
+    if not config.tenants:
         return "", None
-    reference = references[0]
-    file = str(secret_path(reference.file)) if reference.file is not None else None
-    return read_secret(reference), file
+    for tenant in _generous_first(config):
+        for reference in tenant.keys:
+            try:
+                key = read_secret(reference)
+            except SecretMissing:
+                continue
+            return key, None if reference.file is None else str(secret_path(reference.file))
+    raise CommandFailed(
+        "no tenant's key can be read here", exit_code=BAD_INPUT, hint="--key or TRADEWIND_API_KEY gives one"
+    )
+
+
+def key_for(config: GatewayConfig, model: str) -> tuple[str, str] | None:
+    """A readable key that may call `model`: (key, tenant). None without one; empty where none is needed."""
+    if not config.tenants:
+        return "", ""
+    for tenant in _generous_first(config):
+        if "*" not in tenant.models and model not in tenant.models:
+            continue
+        for reference in tenant.keys:
+            try:
+                return read_secret(reference), tenant.name
+            except SecretMissing:
+                continue
+    return None
+
+
+def _generous_first(config: GatewayConfig) -> Iterator[TenantEntry]:
+    yield from sorted(config.tenants, key=lambda tenant: "*" not in tenant.models)

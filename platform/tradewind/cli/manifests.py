@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tradewind.api.cluster import ServingCluster
 from tradewind.api.model import API_VERSION
@@ -19,7 +20,8 @@ from tradewind.compiler.documents import Located, read_documents
 from tradewind.compiler.world import DEFAULT_CLUSTER
 
 MAX_BYTES = 4 * 1024 * 1024
-SUFFIXES = {".yaml", ".yml"}
+SUFFIXES = {".yaml", ".yml", ".json"}
+STDIN = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ def read(files: Sequence[Path]) -> tuple[Located, ...]:
         CommandFailed: exit code 2 with every mistake, one a line: file:line:column: path: what.
     """
     try:
-        return read_documents(list(_texts(files)))
+        return read_documents(_texts(files))
     except CompileError as error:
         raise _mistakes(error) from error
 
@@ -60,9 +62,13 @@ def compiled(located: Sequence[Located], placement: Placement = AS_WRITTEN) -> C
 
 
 def _mistakes(error: CompileError) -> CommandFailed:
-    count = len(error.diagnostics)
+    return _refusal([str(diagnostic) for diagnostic in error.diagnostics])
+
+
+def _refusal(mistakes: Sequence[str]) -> CommandFailed:
+    count = len(mistakes)
     summary = f"{count} mistake{'s' if count > 1 else ''}; nothing was changed"
-    return CommandFailed(str(error), exit_code=BAD_INPUT, hint=summary)
+    return CommandFailed(summary, exit_code=BAD_INPUT, mistakes=mistakes)
 
 
 def endpoint(compiled: Compiled) -> str:
@@ -72,25 +78,43 @@ def endpoint(compiled: Compiled) -> str:
     return f"http://[{host}]:{http['port']}" if ":" in host else f"http://{host}:{http['port']}"
 
 
-def wait_until_in_force(client: Client, compiled: Compiled, timeout_s: float) -> None:
+def wait_until_in_force(
+    client: Client,
+    compiled: Compiled,
+    timeout_s: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
     """Return when the gateway says that it serves by this revision and every deployment has a replica.
 
     Raises:
-        CommandFailed: it does not within `timeout_s`.
+        CommandFailed: it does not within `timeout_s`; the message says what is missing.
     """
-    deadline = time.monotonic() + timeout_s
+    deadline = clock() + timeout_s
     seen = 0
-    while time.monotonic() < deadline:
-        state = client.ready()
-        if state and state.get("revision") == compiled.gateway.revision and not state.get("cold_deployments"):
-            seen += 1
-            # Each call may reach another gateway replica: ask often enough to meet them all.
-            if seen >= 2 * _gateways(compiled):
-                return
-            continue
-        seen = 0
-        time.sleep(0.05)
-    raise CommandFailed(f"the gateway did not take over the configuration within {timeout_s:.0f} s")
+    while True:
+        missing = _missing(client.ready(), compiled)
+        seen = 0 if missing else seen + 1
+        # Each call may reach another gateway replica: ask often enough to meet them all.
+        if seen >= 2 * _gateways(compiled):
+            return
+        if clock() >= deadline:
+            raise CommandFailed(f"the configuration is not in force after {timeout_s:.0f} s: {missing}")
+        if missing:
+            sleep(0.05)
+
+
+def _missing(state: Mapping[str, Any] | None, compiled: Compiled) -> str:
+    """What keeps the gateway that answered from serving by `compiled`; empty when nothing does."""
+    if state is None:
+        return "the gateway does not answer"
+    if state.get("status_code") != 200:
+        return f"the gateway is not ready ({state.get('reason', 'unknown')})"
+    if state.get("revision") != compiled.gateway.revision:
+        return "a gateway still serves by the configuration before"
+    cold = state.get("cold_deployments")
+    return f"{cold} of the models have no replica that a gateway can reach" if cold else ""
 
 
 def _gateways(compiled: Compiled) -> int:
@@ -98,31 +122,55 @@ def _gateways(compiled: Compiled) -> int:
     return int(apps["gateway"]["deployments"][0]["num_replicas"])
 
 
-def _texts(files: Sequence[Path]) -> Iterable[tuple[str, str]]:
+def _texts(files: Sequence[Path]) -> list[tuple[str, str]]:
+    """Name and text of each file. CommandFailed: with every one that cannot be read."""
+    texts: list[tuple[str, str]] = []
+    mistakes: list[str] = []
     for file in files:
-        if str(file) == "-":
-            yield "<stdin>", sys.stdin.read(MAX_BYTES)
-            continue
-        paths = (
-            sorted(path for path in file.iterdir() if path.suffix in SUFFIXES) if file.is_dir() else [file]
-        )
-        if not paths:
-            raise CommandFailed(f"{file}: no YAML file in this directory", exit_code=BAD_INPUT)
-        for path in paths:
-            yield str(path), _read(path)
+        try:
+            for path in _expanded(file):
+                texts.append((_name(path), _read(path)))  # noqa: PERF401 - what was read before counts
+        except Unreadable as fault:
+            mistakes.append(f"{_name(file)}: {fault}")
+        except OSError as error:
+            about = error.filename if isinstance(error.filename, str) else _name(file)
+            mistakes.append(f"{about}: {(error.strerror or type(error).__name__).lower()}")
+    if mistakes:
+        raise _refusal(mistakes)
+    return texts
+
+
+class Unreadable(Exception):
+    """A named file holds no text that could be manifests."""
+
+
+def _name(path: Path) -> str:
+    return "<stdin>" if str(path) == STDIN else str(path)
+
+
+def _expanded(file: Path) -> list[Path]:
+    """The file itself, or the manifests of a directory in the order of their names."""
+    if str(file) == STDIN or not file.is_dir():
+        return [file]
+    found = sorted(path for path in file.iterdir() if path.suffix in SUFFIXES and path.is_file())
+    if not found:
+        raise Unreadable("no YAML file in this directory")
+    return found
 
 
 def _read(path: Path) -> str:
+    """The text of a file, a pipe or standard input, of which no more than the limit is ever read."""
+    if str(path) == STDIN:
+        content = sys.stdin.buffer.read(MAX_BYTES + 1)
+    else:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise Unreadable(f"over {MAX_BYTES} bytes")
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise CommandFailed(f"{path}: over {MAX_BYTES} bytes", exit_code=BAD_INPUT)
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise CommandFailed(f"{path}: no such file", exit_code=BAD_INPUT) from None
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise CommandFailed(f"{path}: not UTF-8 text", exit_code=BAD_INPUT) from None
-    except OSError as error:
-        raise CommandFailed(f"{path}: {error.strerror}", exit_code=BAD_INPUT) from error
+        raise Unreadable("not UTF-8 text") from None
 
 
 def _placed(located: Sequence[Located], placement: Placement) -> list[Located]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,8 @@ from tradewind.cli.waiting import Waiting
 from tradewind.compiler.compile import Compiled
 from tradewind.serve import runfile
 from tradewind.serve.local import LocalOptions, LocalPlatform, PortInUse, check_port, free_port
+
+WATCH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,14 @@ def _serve(platform: LocalPlatform, compiled: Compiled, options: UpOptions, stat
             {name: value for name, value in compiled.environment.items() if name not in os.environ}
         )
         platform.start()
+    # Ray puts a SIGTERM handler of its own in place, which would end this process at once.
+    with interruptible():
+        _bring_up(platform, compiled, options, state, started)
+
+
+def _bring_up(
+    platform: LocalPlatform, compiled: Compiled, options: UpOptions, state: Path, started: float
+) -> None:
     err.print(f"  ray: ready ({time.monotonic() - started:.0f} s)")
     platform.apply(compiled.serve_config)
     names = [app["name"] for app in compiled.serve_config["applications"]]
@@ -85,8 +94,14 @@ def _serve(platform: LocalPlatform, compiled: Compiled, options: UpOptions, stat
     if options.check:
         return
     _print_how_to(compiled, endpoint, key_file)
-    while True:
-        signal.pause()
+    _watch(platform)
+
+
+def _watch(platform: LocalPlatform) -> None:
+    """Wait for Ctrl-C. CommandFailed when a part that everything rests on dies."""
+    while not (dead := platform.dead()):
+        time.sleep(WATCH_S)
+    raise CommandFailed(f"{', '.join(dead)} died; the platform cannot go on")
 
 
 def _print_how_to(compiled: Compiled, endpoint: str, key_file: str | None) -> None:

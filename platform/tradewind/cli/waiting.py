@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from rich.console import Console
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
+from tradewind.cli.console import plain
 from tradewind.cli.errors import CommandFailed
 from tradewind.serve.control import AppStatus, ControlError
 
-POLL_S = 0.3
-UNREACHABLE_S = 30.0
+POLL_S: Final = 0.3
+UNREACHABLE_S: Final = 30.0
+STALE_S: Final = 10.0
+"""For this long, a failure that was there before the change is not taken for one of the change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,28 +29,25 @@ class Row:
     name: str
     state: str
     ready: bool
+    failure: str = ""
+    """The engine's own last error."""
 
 
 Stage = Callable[[str], str]
 """What a starting deployment is busy with, by its name; empty when unknown."""
 
 
-def rows(names: Iterable[str], apps: dict[str, AppStatus], stage: Stage) -> list[Row]:
-    """One row per awaited application.
+def rows(names: Iterable[str], apps: Mapping[str, AppStatus], stage: Stage) -> list[Row]:
+    """One row per awaited application."""
+    return [_row(name, apps.get(name), stage) for name in names]
 
-    Raises:
-        CommandFailed: an application failed; the message is the engine's own last error.
-    """
-    found = []
-    for name in names:
-        app = apps.get(name)
-        if app is not None and (app.failed or app.message):
-            raise CommandFailed(f"{name} did not start: {app.message or app.status}")
-        if app is not None and app.ready:
-            found.append(Row(name, "ready", True))
-        else:
-            found.append(Row(name, stage(name) or "starting", False))
-    return found
+
+def _row(name: str, app: AppStatus | None, stage: Stage) -> Row:
+    if app is not None and (app.failed or app.message):
+        return Row(name, "failed", False, app.message or app.status)
+    if app is not None and app.ready:
+        return Row(name, "ready", True)
+    return Row(name, stage(name) or "starting", False)
 
 
 class Waiting:
@@ -66,18 +67,27 @@ class Waiting:
         self._console = console
         self._clock = clock
         self._sleep = sleep
+        self._spinner = Spinner("dots")
+        self._shown: dict[str, str] = {}
 
-    def until_ready(self, names: list[str], timeout_s: float) -> None:
+    def until_ready(
+        self, names: list[str], timeout_s: float, before: Mapping[str, AppStatus] | None = None
+    ) -> None:
         """Return when all of `names` are ready.
+
+        Args:
+            before: how the applications were when they were asked to change. Serve goes on to tell an
+                old failure for a while: it counts only when it stays.
 
         Raises:
             CommandFailed: one failed, Ray went away, or `timeout_s` passed.
         """
         started = last_answer = self._clock()
-        shown: dict[str, str] = {}
+        old = {row.name: row.failure for row in rows(names, before or {}, self._stage)}
         with Live(console=self._console, transient=True, refresh_per_second=8) as live:
             while True:
                 now = self._clock()
+                elapsed = now - started
                 try:
                     current = rows(names, self._poll(), self._stage)
                     last_answer = now
@@ -85,28 +95,34 @@ class Waiting:
                     if now - last_answer > UNREACHABLE_S:
                         raise CommandFailed(str(error)) from error
                     current = [Row(name, "starting", False) for name in names]
-                live.update(_table(current, now - started))
-                self._print_changes(current, shown, now - started)
+                live.update(self._table(current, elapsed))
+                self._print_changes(current, elapsed)
+                self._raise_failure(current, old if elapsed < STALE_S else {})
                 if all(row.ready for row in current):
                     return
-                if now - started > timeout_s:
+                if elapsed > timeout_s:
                     late = ", ".join(f"{row.name} ({row.state})" for row in current if not row.ready)
                     raise CommandFailed(f"not ready after {timeout_s:.0f} s: {late}")
                 self._sleep(POLL_S)
 
-    def _print_changes(self, current: list[Row], shown: dict[str, str], elapsed: float) -> None:
+    @staticmethod
+    def _raise_failure(current: list[Row], old: Mapping[str, str]) -> None:
+        failed = [row for row in current if row.failure and row.failure != old.get(row.name)]
+        if failed:
+            raise CommandFailed("; ".join(f"{row.name} did not start: {row.failure}" for row in failed))
+
+    def _print_changes(self, current: list[Row], elapsed: float) -> None:
         """Without a terminal there is no live table: print each change once. Always print `ready`."""
         for row in current:
             word = row.state.split(" ")[0]
-            if shown.get(row.name) != word:
-                shown[row.name] = word
+            if self._shown.get(row.name) != word:
+                self._shown[row.name] = word
                 if row.ready or not self._console.is_terminal:
-                    self._console.print(f"  {row.name}: {row.state} ({elapsed:.0f} s)")
+                    self._console.print(plain(f"  {row.name}: {row.state} ({elapsed:.0f} s)"))
 
-
-def _table(current: list[Row], elapsed: float) -> Table:
-    table = Table.grid(padding=(0, 1))
-    for row in current:
-        mark = "[green]✓[/]" if row.ready else Spinner("dots")
-        table.add_row(mark, row.name, row.state, "" if row.ready else f"{elapsed:.0f} s")
-    return table
+    def _table(self, current: list[Row], elapsed: float) -> Table:
+        table = Table.grid(padding=(0, 1))
+        for row in current:
+            mark = "[green]✓[/]" if row.ready else self._spinner
+            table.add_row(mark, plain(row.name), plain(row.state), "" if row.ready else f"{elapsed:.0f} s")
+        return table

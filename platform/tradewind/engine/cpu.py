@@ -42,9 +42,13 @@ def argument_defaults(
 
 def environment_defaults(cores: int, env: Mapping[str, str], args: Mapping[str, Any]) -> dict[str, str]:
     """Environment of a CPU engine that has `cores`, where `env` does not say otherwise."""
+    made: dict[str, str] = {}
+    if args.get("enforce_eager", True) and "TORCH_COMPILE_DISABLE" not in env:
+        # Without this the first request for logprobs stops everybody for 15 s, and needs a C++ compiler.
+        made["TORCH_COMPILE_DISABLE"] = "1"
     if not single_process(env, args):
-        return {}
-    made = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+        return made
+    made["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if "OMP_NUM_THREADS" not in env:  # Ray sets it to the CPUs that a replica was given
         made["OMP_NUM_THREADS"] = str(max(1, cores // 2))
     return made

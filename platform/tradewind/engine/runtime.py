@@ -92,7 +92,9 @@ class VLLMEngine:
             cause = self._cause(error)
             published.failed(cause)
             await self.stop()
-            if cause == str(error) or not isinstance(error, (Exception, SystemExit)):
+            if not isinstance(error, (Exception, SystemExit)):  # cancelled
+                raise
+            if isinstance(error, EngineStartError) and str(error) == cause:
                 raise
             raise EngineStartError(cause) from error
         progress("ready")

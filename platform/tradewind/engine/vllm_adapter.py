@@ -30,7 +30,7 @@ from tradewind.engine import cpu
 from tradewind.engine.app import ASGIApp
 from tradewind.engine.arguments import Known, command_line
 from tradewind.engine.errors import EngineStartError
-from tradewind.engine.liveness import end_processes
+from tradewind.engine.liveness import Reaper, end_processes
 from tradewind.engine.sources.resolve import LocalModel
 from tradewind.engine.stats import LoadMeter
 
@@ -56,6 +56,9 @@ DEFAULT_ENVIRONMENT = {
 }
 """What a resource's `env` may change. Everything an engine loads is on disk before it starts."""
 
+_PROCESS_TITLE = "VLLM::"
+"""What vLLM calls its processes, so that they are told from others."""
+
 _HIDDEN = ("OTEL_", "TRADEWIND_INTERNAL_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """Kept from the engine's child processes: they need no secret, and with an OTLP endpoint in sight they
 would open exporters of their own."""
@@ -74,6 +77,7 @@ class RunningVLLM:
     timings: Mapping[str, float]
     """Seconds of each part of the start."""
     _engine: Any
+    _reaper: Reaper
 
     def unfinished(self) -> int:
         """Requests accepted and not answered yet."""
@@ -103,6 +107,7 @@ class RunningVLLM:
             self._engine.output_handler.cancel()
         await asyncio.to_thread(self._engine.shutdown, 10)
         await asyncio.to_thread(end_processes, self.pids, 5.0)
+        self._reaper.cancel()
 
 
 async def launch(settings: EngineSettings, local: LocalModel, meter: LoadMeter) -> RunningVLLM:
@@ -130,15 +135,17 @@ async def launch(settings: EngineSettings, local: LocalModel, meter: LoadMeter) 
         engine.shutdown(timeout=10)
         raise
     meter.unfinished = engine.output_processor.get_num_unfinished_requests
+    pids = tuple(child.pid for child in multiprocessing.active_children() if child.pid is not None)
     clock.lap("application")
     return RunningVLLM(
         app=app,
         context_length=int(engine.model_config.max_model_len),
         model_type=str(getattr(engine.model_config.hf_config, "model_type", "")),
         version=names.version,
-        pids=tuple(child.pid for child in multiprocessing.active_children() if child.pid is not None),
+        pids=pids,
         timings=clock.laps,
         _engine=engine,
+        _reaper=Reaper(pids, _PROCESS_TITLE),
     )
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from tradewind.gateway.body import Receive
+
+_log = logging.getLogger(__name__)
 
 
 class Departure:
@@ -37,10 +40,12 @@ class Departure:
             self._watcher = None
 
     async def _watch(self) -> None:
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                break
+        try:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+        except Exception as error:  # a server that cannot tell any more; it will cancel the task instead
+            _log.debug("receiving failed: %s", type(error).__name__)
+            return
         if self._armed and self._served is not None:
             self.gone = True
             self._served.cancel()

@@ -9,6 +9,7 @@ cannot begin, the fallback deployments are tried in order, each once, with the v
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,8 @@ from tradewind.routing.replica import ReplicaDirectory, ReplicaView
 from tradewind.routing.retry import RetryBudget
 from tradewind.routing.table import CompiledRoute, CompiledVariant, Decision
 from tradewind.telemetry.record import RequestRecord
+
+_log = logging.getLogger(__name__)
 
 ANSWER_BYTES = 256 * 1024 * 1024
 """Largest answer that is not a stream: embeddings of a full batch are tens of megabytes."""
@@ -75,7 +78,7 @@ class _Target:
     first_byte_deadline: float = 0.0
 
 
-class _Failed(Exception):  # noqa: N818 - an outcome, not an error
+class _Failed(Exception):
     """One try brought no answer."""
 
     def __init__(self, refused: Refused, retry: Retry, *, asked: bool = True) -> None:
@@ -216,6 +219,8 @@ class Dispatcher:
         record.deployment = view.deployment
         record.upstream_started_ns = time.time_ns()
         streams = job.request.stream
+        # Without a stream the first byte comes with the last token.
+        deadline = target.first_byte_deadline if streams else job.total_deadline
         head = request_head(
             b"POST", (view.prefix + job.request.endpoint.path).encode(), view.id, self._headers_for(record),
             len(target.body),
@@ -227,18 +232,19 @@ class Dispatcher:
                 view.port,
                 head,
                 target.body,
-                # Without a stream the first byte comes with the last token.
-                first_byte_deadline=target.first_byte_deadline if streams else job.total_deadline,
+                first_byte_deadline=deadline,
                 total_deadline=job.total_deadline,
             )
             if response.status != 200:
                 body = await response.read_all(ERROR_BYTES)
+                if response.status == 401:
+                    _log.error("replica %s refuses the internal token", view.id)
                 raise _Failed(*judge(response.status, body, (self._token, bytes(job.salt)[1:-1].decode())))
             whole = not response.content_type.startswith(_EVENT_STREAM)
             body_ = await response.read_all(ANSWER_BYTES) if whole else None
             return Answer(view, response, body_, response.content_type)
         except UpstreamError as error:
-            raise self._failed(error, view, streams) from None
+            raise self._failed(error, view, deadline, streams) from None
         except BaseException:
             if response is not None:
                 response.abort()
@@ -254,18 +260,22 @@ class Dispatcher:
             headers.append((b"tracestate", record.trace_state.encode()))
         return headers
 
-    def _failed(self, error: UpstreamError, view: ReplicaView, streams: bool) -> _Failed:
+    def _failed(self, error: UpstreamError, view: ReplicaView, deadline: float, streams: bool) -> _Failed:
+        late = asyncio.get_running_loop().time() >= deadline
+        if isinstance(error, ConnectFailed) and not error.refused and late:
+            # It was us who had no time left to connect: that says nothing about the replica.
+            return _Failed(Refused(Code.NO_CAPACITY, "Every replica of the model is busy."), Retry.FALLBACK)
         if isinstance(error, ConnectFailed):
             self._directory.mark_down(view)
             self._upstream.forget(view.host, view.port)
             gone = Refused(Code.MODEL_UNAVAILABLE, "No replica of the model is ready.")
             return _Failed(gone, Retry.ELSEWHERE, asked=False)
         if isinstance(error, HeadTimeout) and streams:
-            late = Refused(Code.FIRST_TOKEN_TIMEOUT, "The engine did not begin an answer in time.")
-            return _Failed(late, Retry.FALLBACK)
+            slow = Refused(Code.FIRST_TOKEN_TIMEOUT, "The engine did not begin an answer in time.")
+            return _Failed(slow, Retry.FALLBACK)
         if isinstance(error, HeadTimeout | StreamTimeout):
-            late = Refused(Code.TOTAL_TIMEOUT, "The answer took longer than the route allows.")
-            return _Failed(late, Retry.NO)
+            slow = Refused(Code.TOTAL_TIMEOUT, "The answer took longer than the route allows.")
+            return _Failed(slow, Retry.NO)
         broken = Refused(Code.UPSTREAM_ERROR, "The engine failed to answer.")
         return _Failed(broken, Retry.ELSEWHERE)
 

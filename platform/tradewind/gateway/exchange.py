@@ -84,11 +84,9 @@ class Exchange:
             self._note_gone()
         except asyncio.CancelledError:
             self._note_gone()
-            if not self._departure.gone:
-                raise
             task = asyncio.current_task()
-            if task is not None:
-                task.uncancel()
+            if not self._departure.gone or (task is not None and task.uncancel()):
+                raise  # the server wants this task to end, whether or not we noticed the same
         except Exception as error:
             self._departure.stop()
             log_bug(error, self._record.request_id)
@@ -121,8 +119,8 @@ class Exchange:
         began = time.time_ns()
         request = check_request(body, self._endpoint, state.limits)
         record.stream = request.stream
-        record.request_model = request.model
         decision = self._resolve(request, tenant)
+        record.request_model = request.model  # only now: a name nobody has could be any text
         record.route = decision.route.model
         record.variant = decision.variant.name
         record.deployment = decision.variant.deployment.name
@@ -172,6 +170,8 @@ class Exchange:
                 while chunk := await response.read_chunk():
                     record.chunk(time.time_ns())
                     data = relay.feed(chunk)
+                    if relay.failed:
+                        raise _cut(late=False)  # the engine's words about its fault stay here
                     if data:
                         await send({"type": "http.response.body", "body": data, "more_body": True})
         except (TimeoutError, StreamBroken) as error:
@@ -180,9 +180,7 @@ class Exchange:
             ) from None
         finally:
             self._note_usage(relay.usage)
-        if relay.failed:
-            record.code = Code.UPSTREAM_ERROR.wire
-        elif not relay.ended:
+        if not relay.ended:
             raise _cut(late=False)  # whole in HTTP's eyes, but the engine had more to say
         self._departure.stop()
         await send({"type": "http.response.body", "body": relay.finish(), "more_body": False})

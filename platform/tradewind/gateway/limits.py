@@ -2,8 +2,8 @@
 
 The order is by price. Counting a byte value runs in C and bounds depth, containers and items from
 above, which is enough for nearly every request. Only where a bound is passed are strings cut out, by
-a few passes in C as well, and the exact numbers taken. Then msgspec walks the whole text once without building its values, so that
-what is passed on unread is known to be JSON.
+a few passes in C as well, and the exact numbers taken. Then msgspec walks the whole text once without
+building its values, so that what is passed on unread is known to be JSON.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def parse_object(body: bytes, limits: RequestLimits) -> Fields:
         if not body.isascii():
             body.decode()
         fields = _top_level.decode(body)
-        if b"\\ud" in body or b"\\uD" in body:
+        if b"\\" in body and (b"\\ud" in body or b"\\uD" in body):
             _whole.decode(body)  # the only pass that refuses half a surrogate pair, which no tokenizer takes
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise Refused(Code.INVALID_JSON, "The body is not a JSON object in UTF-8.") from None
@@ -60,7 +60,11 @@ def check_complexity(body: bytes, limits: RequestLimits) -> None:
         raise _too_complex(f"more than {limits.json_containers} objects and arrays")
     if structure.count(b",") > limits.json_items:
         raise _too_complex(f"more than {limits.json_items} values")
-    _check_nesting(structure, limits.json_depth)
+    structure = structure.translate(_UNIFY)
+    if _deeper_than(structure, limits.json_depth):
+        raise _too_complex(f"more than {limits.json_depth} levels")
+    if _more_members_than(structure, MEMBERS):
+        raise _too_complex(f"more than {MEMBERS} members")
 
 
 def _structure(body: bytes) -> bytes:
@@ -69,8 +73,10 @@ def _structure(body: bytes) -> bytes:
     Works in blocks: cut at its quotes all at once, a body of little more than quotes would take
     many times its size.
     """
-    # Pairs of backslashes first: what then stands before a quote does escape it.
-    reduced = body.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NOT_STRUCTURE)
+    if b"\\" in body:
+        # Pairs of backslashes first: what then stands before a quote does escape it.
+        body = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    reduced = body.translate(None, _NOT_STRUCTURE)
     outside = []
     inside = 0
     for start in range(0, len(reduced), _BLOCK):
@@ -80,21 +86,36 @@ def _structure(body: bytes) -> bytes:
     return b"".join(outside)
 
 
-def _check_nesting(structure: bytes, deepest: int) -> None:
-    """Walks the brackets, whose number is bounded by now. Unbalanced ones are for the parser to refuse."""
-    depth = members = 0
-    for match in _NESTING.finditer(structure.translate(_UNIFY)):
+def _deeper_than(structure: bytes, depth: int) -> bool:
+    """Whether brackets nest deeper than `depth`: each pass removes the innermost level and no more.
+
+    What is left over because it was never balanced is no JSON, and the parser says so.
+    """
+    brackets = structure.translate(None, b",")
+    for _ in range(depth):
+        shorter = brackets.replace(b"[]", b"")
+        if len(shorter) == len(brackets):
+            return False
+        brackets = shorter
+    return b"[]" in brackets
+
+
+def _more_members_than(structure: bytes, members: int) -> bool:
+    """Whether the outermost object has more than `members`: walks the brackets, bounded in number by now."""
+    if structure.count(b",") < members:
+        return False
+    depth = 0
+    for match in _NESTING.finditer(structure):
         token = match.group()
         if token == b"[":
             depth += 1
-            if depth > deepest:
-                raise _too_complex(f"more than {deepest} levels")
         elif token == b"]":
             depth -= 1
         elif depth == 1:
-            members += len(token)
-            if members >= MEMBERS:
-                raise _too_complex(f"more than {MEMBERS} members")
+            members -= len(token)
+            if members <= 0:
+                return True
+    return False
 
 
 def _too_complex(what: str) -> Refused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from tradewind.api.problems import Code
@@ -116,6 +117,11 @@ def openapi_document() -> dict[str, Any]:
         },
         "components": _components(),
     }
+
+
+def openapi_text() -> str:
+    """The document as it is committed."""
+    return json.dumps(openapi_document(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _operation(endpoint: Endpoint) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class GatewayError(Exception):
     """Anything the gateway raises on purpose."""
 
 
-class Refused(GatewayError):  # noqa: N818 - named for the situation
+class Refused(GatewayError):
     """The request ends with `code`.
 
     `message` is read by the caller: it never holds a prompt, a key, a token or text of an engine's fault.
@@ -57,11 +57,11 @@ class Refused(GatewayError):  # noqa: N818 - named for the situation
         self.type = type_ or code.value.type
 
 
-class ClientGone(GatewayError):  # noqa: N818 - named for the situation
+class ClientGone(GatewayError):
     """The caller closed the connection before the answer was complete."""
 
 
-class ConfigRefused(GatewayError):  # noqa: N818 - named for the situation
+class ConfigRefused(GatewayError):
     """The configuration names something that is not there; the message says what and where."""
 
 

@@ -63,7 +63,8 @@ def judge(status: int, body: bytes, secrets: tuple[str, ...]) -> tuple[Refused, 
     if status in (429, 503):
         return Refused(Code.NO_CAPACITY, "The model's replica is busy."), Retry.ELSEWHERE
     if status in (401, 403, 407, 408) or not 400 <= status < 500:
-        retry = Retry.ELSEWHERE if status in (502, 504) else Retry.FALLBACK
+        # A replica whose engine has died says 500 until it is taken out; another may well answer.
+        retry = Retry.ELSEWHERE if status >= 500 else Retry.FALLBACK
         return Refused(Code.UPSTREAM_ERROR, "The engine failed to answer."), retry
     if status == 413:
         return Refused(Code.BODY_TOO_LARGE, message or "The body is too large for the engine."), Retry.NO

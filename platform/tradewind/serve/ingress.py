@@ -9,7 +9,9 @@ becomes the real HAProxy (same process id, same arguments). What is added, and w
   HTTP request: HAProxy 2.8 answers those with its built-in page),
 - metrics and statistics on loopback only (Ray binds them on every interface),
 - no inbound header of our own namespace, and no listing of the applications,
-- one `x-request-id` per answer: the gateway's, not also the one that Serve appends.
+- one `x-request-id` per answer: the gateway's, not also the one that Serve appends,
+- a note to Serve that it need not watch for callers who leave: the gateway does, and two watchers cost
+  every request two tasks.
 
 `harden` is idempotent and pure; a line it expects and does not find is an error, so that a new Ray
 release cannot silently drop a protection.
@@ -30,6 +32,7 @@ from tradewind.api.problems import Code
 HEAD_TIMEOUT_S = 15
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 MARK = "# tradewind"
+_WATCHES_ITSELF = "x-request-disconnect-disabled ?1"
 _ERRORS = {
     500: Code.INTERNAL_ERROR,
     502: Code.UPSTREAM_ERROR,
@@ -80,6 +83,7 @@ def harden(config: str, error_dir: Path) -> str:
     guard = (
         f"    http-request del-header {RESERVED_PREFIX} -m beg\n"
         f"    http-request del-header {REQUEST_ID}\n"
+        f"    http-request set-header {_WATCHES_ITSELF}\n"
         f"    http-response set-header {REQUEST_ID} %[res.hdr({REQUEST_ID},1)] "
         f"if {{ res.hdr_cnt({REQUEST_ID}) gt 1 }}\n"
         "    http-request return status 404 content-type application/json "

@@ -8,6 +8,7 @@ is imported.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import socket
@@ -25,6 +26,8 @@ from tradewind.serve.control import ControlError, ServeControl
 from tradewind.serve.environment import Ports, ray_environment
 from tradewind.serve.ingress import write_launcher
 
+PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
+DAEMONS = ("raylet", "gcs_server")
 STOP_S = 15.0
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Requests do not travel through Ray's object store; this is near the least Ray accepts."""
@@ -95,6 +98,7 @@ class LocalPlatform:
         self._options = options
         self._control: ServeControl | None = None
         self._dashboard_port = options.dashboard_port
+        self._daemons: dict[psutil.Process, str] = {}
         self.dashboard_url = ""
 
     def start(self) -> None:
@@ -105,6 +109,7 @@ class LocalPlatform:
             ControlError: Ray could not be started.
         """
         options = self._options
+        _adopt_orphans()
         ports = choose_ports(options.ports)
         self._dashboard_port = free_port(options.dashboard_port)
         runtime = _owned_private_dir(run_dir(options.home))
@@ -143,7 +148,14 @@ class LocalPlatform:
             )
         except Exception as error:
             raise ControlError(f"Ray did not start: {error}") from error
+        self._daemons = {
+            child: child.name() for child in psutil.Process().children() if child.name() in DAEMONS
+        }
         return str(context.dashboard_url)
+
+    def dead(self) -> list[str]:
+        """Names of Ray's daemons that have died since the start."""
+        return sorted(name for process, name in self._daemons.items() if not _alive(process))
 
     @property
     def control(self) -> ServeControl:
@@ -196,6 +208,21 @@ def _owned_private_dir(path: Path) -> Path:
     if directory.is_symlink() or directory.stat().st_uid != os.getuid():
         raise ControlError(f"{path} belongs to another user")
     return directory
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _adopt_orphans() -> None:
+    """Make this process the parent of every descendant whose own parent dies.
+
+    When a daemon of Ray is killed, its workers would otherwise escape the clean-up.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _descendants() -> list[psutil.Process]:

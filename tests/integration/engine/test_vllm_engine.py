@@ -61,6 +61,13 @@ def test_a_chat_is_answered_whole_and_as_a_stream(engine: EngineProcess) -> None
     assert "".join(chunk.get("content") or "" for chunk in chunks) == text
 
 
+def test_the_first_logprobs_stop_nobody(engine: EngineProcess) -> None:
+    begin = time.monotonic()
+    with engine.client() as client:
+        client.post("/v1/chat/completions", json=chat(logprobs=True, top_logprobs=3)).raise_for_status()
+    assert time.monotonic() - begin < 3
+
+
 def test_an_adapter_is_a_model_of_its_own(engine: EngineProcess) -> None:
     with engine.client() as client:
         plain = client.post("/v1/chat/completions", json=chat(logprobs=True)).json()
@@ -102,7 +109,8 @@ def test_a_client_that_leaves_is_aborted_within_a_second(engine: EngineProcess) 
             return float(value.rpartition(" ")[2])
 
         with client.stream("POST", "/v1/chat/completions", json=long) as answer:
-            next(answer.iter_bytes())
+            chunks = answer.iter_bytes()  # kept: when it is collected, httpx closes the response
+            next(chunks)
             until(lambda: stats()["running"] == 1, 5)
         until(lambda: stats()["running"] == 0, 1)
         until(lambda: on_gauge() == 0, 1)
@@ -190,7 +198,7 @@ def test_a_killed_engine_is_unhealthy(engine: EngineProcess) -> None:
         ),
         pytest.param(
             {"args": {"kv_cache_memory_bytes": 300_000}},
-            "To serve at least one request with the models's max seq len (2048)",
+            "To serve at least one request with the model's max seq len (2048)",
             id="context longer than the cache",
         ),
         pytest.param(
@@ -205,3 +213,11 @@ def test_a_failed_start_says_the_engines_own_last_error(
     assert said.startswith(cause)
     published = json.loads((tmp_path / "home" / "progress" / "tiny.json").read_text())
     assert (published["stage"], published["message"]) == ("failed", said)
+
+
+def test_a_killed_replica_leaves_no_engine_behind(tmp_path: Path) -> None:
+    engine = wait_ready(launch(settings(), tmp_path))
+    core = engine.engine_core()
+    engine.process.kill()
+    engine.process.wait()
+    until(lambda: not core.is_running(), 5)

@@ -203,6 +203,10 @@ def test_threads_leave_room_for_a_second_engine(cores: int, threads: str) -> Non
     assert cpu.environment_defaults(cores, {}, {})["OMP_NUM_THREADS"] == threads
 
 
+def test_who_wants_compiled_models_gets_the_compiler() -> None:
+    assert "TORCH_COMPILE_DISABLE" not in cpu.environment_defaults(2, {}, {"enforce_eager": False})
+
+
 def test_threads_given_to_the_replica_are_kept() -> None:
     assert "OMP_NUM_THREADS" not in cpu.environment_defaults(8, {"OMP_NUM_THREADS": "3"}, {})
 
@@ -218,7 +222,7 @@ def test_threads_given_to_the_replica_are_kept() -> None:
 def test_who_binds_threads_or_has_several_workers_gets_vllms_own_processes(
     env: dict[str, str], args: dict[str, Any]
 ) -> None:
-    assert cpu.environment_defaults(8, env, args) == {}
+    assert cpu.environment_defaults(8, env, args) == {"TORCH_COMPILE_DISABLE": "1"}
     assert "distributed_executor_backend" not in cpu.argument_defaults(SMOLLM2, env, args)
 
 

@@ -17,7 +17,7 @@ import pytest
 from tradewind.api.wire import EngineSettings, SourceSettings, Task
 from tradewind.engine.app import Receive, Scope, Send
 from tradewind.engine.errors import EngineError, EngineStartError, EngineUnhealthyError
-from tradewind.engine.liveness import end_processes, process_problem
+from tradewind.engine.liveness import Reaper, end_processes, process_problem
 from tradewind.engine.runtime import VLLMEngine
 from tradewind.engine.sources.report import progress_file
 from tradewind.engine.vllm_adapter import FORCED_ENVIRONMENT, apply_environment
@@ -111,6 +111,34 @@ def test_processes_that_do_not_go_are_killed(child: psutil.Process) -> None:
     child.send_signal(signal.SIGSTOP)
     end_processes([child.pid, 2**22 + 1], within_s=0.05)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_children_do_not_outlive_a_killed_parent() -> None:
+    script = (
+        "import subprocess, sys, time; from tradewind.engine.liveness import Reaper;"
+        "child = subprocess.Popen(['sleep', '61']); other = subprocess.Popen(['sleep', '62']);"
+        "Reaper([child.pid, other.pid], 'sleep 61');"
+        "print(child.pid, other.pid, flush=True); time.sleep(60)"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=env)
+    assert parent.stdout is not None
+    child, other = (psutil.Process(int(pid)) for pid in parent.stdout.readline().split())
+    try:
+        parent.kill()
+        child.wait(timeout=5)
+        assert other.is_running()
+    finally:
+        parent.wait()
+        parent.stdout.close()
+        other.kill()
+
+
+def test_a_reaper_can_be_called_off(child: psutil.Process) -> None:
+    reaper = Reaper([child.pid], "input()")
+    reaper.cancel()
+    assert child.is_running()
+    assert child.status() != psutil.STATUS_ZOMBIE
 
 
 async def test_before_the_start_there_is_nothing_to_serve(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ class Client:
     ) -> Reply:
         """One request. `hang`: the body never ends. `gone`: set, the client disconnects.
 
-        `on_send(reply)` is called after each message; if it returns an awaitable, the application waits for it.
+        `on_send(reply)` is called after each message; the application waits for what it returns, if anything.
         """
         raw = path.encode() if isinstance(path, str) else path
         names = {name for name, _ in headers}

@@ -11,6 +11,7 @@ import pytest
 from tests.fakes.engine import Fault, Script
 from tests.unit.gateway.asgi import Stage, config, deployment, route, stage, user
 from tradewind.api.wire import GatewayConfig, RetryEntry, VariantEntry
+from tradewind.gateway.upstream import ConnectFailed
 from tradewind.routing.replica import ReplicaAddress
 
 TWO = {"llama": 2}
@@ -36,9 +37,17 @@ def fail_first(scene: Stage, script: Script, count: int = 1) -> None:
         engine.next = Shared()  # type: ignore[assignment]
 
 
+async def waiting(scene: Stage) -> None:
+    """Returns when a request waits for a replica of llama."""
+    async with asyncio.timeout(5):
+        while not scene.gateway.admission.load("llama").waiting:  # noqa: ASYNC110 - the room has no event for it
+            await asyncio.sleep(0)
+
+
 def raw(status: int, body: object, reason: str = "X") -> Script:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n\r\n"
+    kind = "content-type: application/json"
+    head = f"HTTP/1.1 {status} {reason}\r\n{kind}\r\ncontent-length: {len(content)}\r\n\r\n"
     return Script(fault=Fault.RAW, raw=head.encode() + content)
 
 
@@ -55,6 +64,45 @@ async def test_a_failure_before_the_first_byte_is_tried_elsewhere(fault: Fault, 
         asked = [len(engine.seen) for engine in s.engines["llama"]]
         assert asked == [1, 1], "each replica once, never the same again"
         assert not s.gateway.admission.loads()
+
+
+async def test_a_replica_whose_engine_has_died_is_left_for_another() -> None:
+    async with stage(patient(), replicas=TWO) as s:
+        fail_first(s, raw(500, {"error": {"message": "EngineCore encountered an issue"}}))
+        assert (await s.client.chat()).status == 200
+        assert s.records.last.attempts == 2
+
+
+async def test_a_wrong_token_is_told_to_the_operator_not_to_the_caller(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with stage() as s:
+        s.engine.token = "f" * 64
+        reply = await s.client.chat()
+        assert (reply.status, reply.code) == (502, "upstream_error")
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert "internal token" in told
+
+
+async def test_having_no_time_left_to_connect_takes_no_replica_out() -> None:
+    slow: list[asyncio.Event] = []
+
+    async with stage(config(routes=[route(first_token_timeout_s=0.02)])) as s:
+        connect = s.gateway._upstream._connect
+
+        async def late(host: str, port: int, deadline: float) -> Any:
+            slow.append(asyncio.Event())
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await slow[-1].wait()
+            except TimeoutError:
+                raise ConnectFailed("connecting took too long") from None
+            return await connect(host, port, deadline)
+
+        s.gateway._upstream._connect = late  # type: ignore[method-assign]
+        reply = await s.client.chat(stream=True)
+        assert (reply.status, reply.code) == (503, "no_capacity")
+        assert not any(view.down for view in s.gateway.directory.views("llama"))
 
 
 async def test_attempts_are_bounded() -> None:
@@ -88,8 +136,7 @@ async def test_with_no_replica_the_request_waits_for_one() -> None:
     async with stage() as s:
         s.gateway.directory.update(s.config.deployments[0], [])
         task = asyncio.create_task(s.client.chat())
-        while not s.gateway.admission.load("llama").waiting:
-            await asyncio.sleep(0)
+        await waiting(s)
         s.discover()
         assert (await task).status == 200
         record = s.records.last
@@ -149,8 +196,7 @@ async def test_with_nobody_anywhere_the_own_deployment_is_waited_for() -> None:
     async with stage(settings, replicas={"spare": 0}) as s:
         s.gateway.directory.update(s.config.deployments[0], [])
         task = asyncio.create_task(s.client.chat())
-        while not s.gateway.admission.load("llama").waiting:
-            await asyncio.sleep(0)
+        await waiting(s)
         s.gateway.directory.update(s.config.deployments[0], [ReplicaAddress("127.0.0.1", s.engine.port)])
         assert (await task).status == 200
         assert (s.records.last.deployment, s.records.last.assignment) == ("llama", "sticky")
@@ -336,8 +382,7 @@ async def test_a_removed_deployment_lets_its_waiters_go() -> None:
     async with stage(config(deployments=[deployment(), deployment("spare")])) as s:
         s.gateway.directory.update(s.config.deployments[0], [])
         task = asyncio.create_task(s.client.chat())
-        while not s.gateway.admission.load("llama").waiting:
-            await asyncio.sleep(0)
+        await waiting(s)
         s.gateway.configure(
             config(
                 deployments=[deployment("spare")],

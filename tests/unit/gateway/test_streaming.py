@@ -28,7 +28,7 @@ def body(path: str, **changes: Any) -> dict[str, Any]:
 async def until(condition: Any) -> None:
     """Lets other tasks run until `condition()` holds."""
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - any condition
             await asyncio.sleep(0.001)
 
 
@@ -103,6 +103,20 @@ async def test_a_stream_that_ends_early_without_breaking_is_no_success() -> None
         reply = await s.client.chat(stream=True)
         assert json.loads(reply.events[-1])["error"]["code"] == "upstream_error"
         assert s.records.last.outcome == "upstream_error"
+
+
+async def test_an_engines_own_error_event_is_replaced_by_ours() -> None:
+    token = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
+    fault = b'data: {"error":{"message":"secret-text EngineDeadError","code":500}}\n\ndata: [DONE]\n\n'
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    raw = head + b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (token, fault)) + b"0\r\n\r\n"
+    async with stage(script=Script(fault=Fault.RAW, raw=raw)) as s:
+        reply = await s.client.chat(stream=True)
+        assert json.loads(reply.events[-1])["error"]["code"] == "upstream_error"
+        assert b"secret-text" not in reply.body
+        assert b"[DONE]" not in reply.body
+        assert s.records.last.outcome == "upstream_error"
+        assert idle(s)
 
 
 async def test_a_stream_over_the_total_timeout_is_cut() -> None:
@@ -196,6 +210,52 @@ async def test_a_server_that_cancels_the_request_frees_the_engine(chunks: int) -
         assert s.records.last.outcome == "cancelled"
         assert len(s.records.items) == 1
         assert idle(s)
+
+
+async def test_a_server_that_tells_and_cancels_at_once_is_obeyed() -> None:
+    gone, begun = asyncio.Event(), asyncio.Event()
+
+    def count(reply: Reply) -> None:
+        if reply.chunks:
+            begun.set()
+
+    async with stage(script=SLOW) as s:
+        task = asyncio.create_task(s.client.chat(stream=True, on_send=count, gone=gone))
+        await begun.wait()
+        gone.set()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        await s.engine.until(lambda: s.engine.gone == 1)
+        assert s.records.last.outcome == "cancelled"
+        assert len(s.records.items) == 1
+        assert idle(s)
+
+
+async def test_a_server_whose_receive_fails_does_not_end_the_answer() -> None:
+    async with stage() as s:
+        sent: list[Any] = []
+        first = [{"type": "http.request", "body": json.dumps(body(CHAT)).encode()}]
+
+        async def receive() -> Any:
+            if first:
+                return first.pop()
+            raise RuntimeError("no more")
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [*s.client.headers, (b"content-type", b"application/json")]
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": CHAT,
+            "raw_path": CHAT.encode(),
+            "headers": headers,
+        }
+        await s.gateway(scope, receive, send)
+        assert sent[0]["status"] == 200
+        assert sent[-1]["more_body"] is False
 
 
 async def test_a_server_whose_connection_is_gone_when_we_write_is_a_client_that_left() -> None:

@@ -1,4 +1,4 @@
-"""One test or more for each row of the threat table that is the gateway's to defend. Rows 6 and 7: test_auth."""
+"""Tests for each row of the threat table that is the gateway's to defend. Rows 6 and 7: test_auth."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_row_1_the_raw_path_decides_not_what_a_server_made_of_it() -> None
 
         scope = {
             "type": "http", "http_version": "1.1", "method": "POST", "path": CHAT, "query_string": b"",
-            "raw_path": b"/sleep", "headers": [(b"host", b"x"), (b"authorization", b"Bearer " + KEY.encode())],
+            "raw_path": b"/sleep", "headers": [(b"host", b"x"), (b"x-api-key", KEY.encode())],
         }  # fmt: skip
         await s.gateway(scope, receive, send)
         assert sent[0]["status"] == 404
@@ -72,8 +72,8 @@ async def test_row_1_a_query_changes_nothing() -> None:
 
 async def test_row_2_framing_is_never_relayed() -> None:
     headers = [
-        (b"connection", b"keep-alive, x-secret"), (b"x-secret", b"1"), (b"te", b"trailers"), (b"upgrade", b"h2c"),
-        (b"proxy-authorization", b"x"), (b"expect", b"100-continue"), (b"trailer", b"x"),
+        (b"connection", b"keep-alive, x-secret"), (b"x-secret", b"1"), (b"te", b"trailers"),
+        (b"upgrade", b"h2c"), (b"proxy-authorization", b"x"), (b"expect", b"100-continue"), (b"trailer", b"x"),
     ]  # fmt: skip
     async with stage() as s:
         assert (await s.client.chat(headers)).status == 200
@@ -89,16 +89,16 @@ async def test_row_2_framing_is_never_relayed() -> None:
     "body",
     [
         b"[" * 1_000_000,
-        b'{"a":' * 1_000_000,
-        b'{"a":' + b"[" * 5_000_000 + b"]" * 5_000_000 + b"}",
-        b'{"a":[' + b"{}," * 3_000_000 + b"{}]}",
-        b'{"a":[' + b"1," * 5_000_000 + b"1]}",
-        b'{"a":"' + b'\\"' * 4_500_000,
-        b'{"a":"' + b"\\" * 9_000_001,
-        b'"' * 9_000_001,
-        b"{" + b'"a":1,' * 1_600_000 + b'"a":1}',
-        b"{" + b'"a":1,' * 900_000 + b'"a":1}',
-        b'{"a":[' + b'"[[",' * 1_900_000 + b"1]}",
+        b'{"a":' * 500_000,
+        b'{"a":' + b"[" * 1_500_000 + b"]" * 1_500_000 + b"}",
+        b'{"a":[' + b"{}," * 1_000_000 + b"{}]}",
+        b'{"a":[' + b"1," * 1_500_000 + b"1]}",
+        b'{"a":"' + b'\\"' * 1_500_000,
+        b'{"a":"' + b"\\" * 3_000_001,
+        b'"' * 3_000_001,
+        b"{" + b'"a":1,' * 400_000 + b'"a":1}',
+        b"{" + b'"a":1,' * 90_000 + b'"a":1}',
+        b'{"a":[' + b'"[[",' * 300_000 + b"1]}",
     ],
     ids=[
         "lists",
@@ -115,16 +115,17 @@ async def test_row_2_framing_is_never_relayed() -> None:
     ],
 )
 def test_row_3_json_bombs_end_soon_and_cost_little_memory(body: bytes) -> None:
+    limits = RequestLimits(json_items=100_000)
     began = time.process_time()
     with pytest.raises(Refused):
-        parse_object(body, RequestLimits())
+        parse_object(body, limits)
     spent = time.process_time() - began
     tracemalloc.start()
     with pytest.raises(Refused):
-        parse_object(body, RequestLimits())
+        parse_object(body, limits)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert spent < 1.0
+    assert spent < 0.5
     assert peak < 4 * len(body) + 10_000_000
 
 
@@ -137,8 +138,8 @@ async def test_row_4_a_dripped_body_is_cut_and_its_connection_closed() -> None:
 
 async def test_row_5_inbound_ids_and_reserved_headers_are_dropped() -> None:
     spoofed = [
-        (b"x-request-id", b"evil\r\nx: y"), (b"x-tradewind-token", b"f" * 64), (b"x-tradewind-tenant", b"other"),
-        (b"x-tradewind-variant", b"candidate"),
+        (b"x-request-id", b"evil\r\nx: y"), (b"x-tradewind-token", b"f" * 64),
+        (b"x-tradewind-tenant", b"other"), (b"x-tradewind-variant", b"candidate"),
     ]  # fmt: skip
     async with stage() as s:
         reply = await s.client.chat(spoofed)
@@ -165,8 +166,9 @@ async def test_row_5_a_reserved_header_is_no_unit_of_assignment() -> None:
 async def test_row_8_and_13_nothing_but_the_table_is_proxied() -> None:
     paths = [
         "/sleep", "/wake_up", "/collective_rpc", "/update_weights", "/invocations", "/tokenize", "/detokenize",
-        "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/metrics", "/tradewind/stats", "/ping", "/version",
-        "/server_info", "/reset_prefix_cache", "/docs", "/redoc", "/load", "/pooling", "/classify", "/rerank",
+        "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/metrics", "/tradewind/stats", "/ping",
+        "/version", "/server_info", "/reset_prefix_cache", "/docs", "/redoc", "/load", "/pooling",
+        "/classify", "/rerank",
         "/v1/audio/transcriptions", "/v1/responses/resp_1", "/v1/responses/resp_1/cancel",
         "/engines/llama/v1/chat/completions", "/-/routes", "/api/serve/applications/", "/admin", "/config",
     ]  # fmt: skip
@@ -288,8 +290,13 @@ async def test_row_14_adapters_come_from_the_deployment_only() -> None:
         assert s.seen() == 1
 
 
-FAULTS = [Script(tokens=3), Script(fault=Fault.GARBAGE), Script(fault=Fault.UNAVAILABLE), Script(fault=Fault.RESET_BEFORE_HEAD),
-          Script(fault=Fault.RESET_MID_STREAM, fault_after=1)]  # fmt: skip
+FAULTS = [
+    Script(tokens=3),
+    Script(fault=Fault.GARBAGE),
+    Script(fault=Fault.UNAVAILABLE),
+    Script(fault=Fault.RESET_BEFORE_HEAD),
+    Script(fault=Fault.RESET_MID_STREAM, fault_after=1),
+]
 
 
 @pytest.mark.parametrize("script", FAULTS, ids=lambda script: script.fault.value)
@@ -300,12 +307,16 @@ async def test_row_17_neither_prompt_nor_key_is_logged_recorded_or_counted(
     replies: list[Reply] = []
     async with stage(script=script) as s:
         for stream in (False, True):
-            replies.append(await s.client.chat(messages=[user(CANARY)], stream=stream, user=CANARY))
-        replies.append(await s.client.chat(messages=[user(CANARY)], n=CANARY))
-        replies.append(await s.client.chat(messages=[user(CANARY)], chat_template=CANARY))
-        replies.append(await s.client.post(CHAT, CANARY.encode()))
-        replies.append(await s.client.get(f"/v1/models/{CANARY}"))
-        replies.append(await s.client.get(f"/{CANARY}"))
+            reply = await s.client.chat(messages=[user(CANARY)], stream=stream, user=CANARY)
+            replies.append(reply)
+        replies += [
+            await s.client.chat(messages=[user(CANARY)], n=CANARY),
+            await s.client.chat(messages=[user(CANARY)], chat_template=CANARY),
+            await s.client.chat(model=CANARY),
+            await s.client.post(CHAT, CANARY.encode()),
+            await s.client.get(f"/v1/models/{CANARY}"),
+            await s.client.get(f"/{CANARY}"),
+        ]
         told = [str(record) for record in s.records.items] + [str(s.metrics.snapshot())]
     told += [
         record.getMessage() + str(record.__dict__) for record in caplog.records if record.name != "asyncio"

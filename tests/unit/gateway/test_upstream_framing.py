@@ -17,14 +17,8 @@ from tradewind.gateway.http1 import ConnectionLimits, UpstreamError
 OK = b"HTTP/1.1 200 OK\r\nx-empty:\r\ncontent-type: text/event-stream\r\n"
 BODY = b"data: one\n\ndata: two\n\n"
 WHOLE = OK + b"content-length: 22\r\n\r\n" + BODY
-CHUNKS = (
-    OK
-    + b"transfer-encoding: chunked\r\n\r\nb\r\n"
-    + BODY[:11]
-    + b"\r\n0b;x=y\r\n"
-    + BODY[11:]
-    + b"\r\n0\r\n\r\n"
-)
+CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
+CHUNKS = CHUNKED + b"b\r\n" + BODY[:11] + b"\r\n0b;x=y\r\n" + BODY[11:] + b"\r\n0\r\n\r\n"
 INTERIM = b"HTTP/1.1 100 Continue\r\nx: y\r\n\r\n" + CHUNKS
 BAD = CHUNKED + b"b\r\n" + BODY[:11] + b"x\r\n0\r\n\r\n"
 

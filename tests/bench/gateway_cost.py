@@ -1,0 +1,188 @@
+"""What the gateway itself costs: CPU time of its process and latency added, in front of idle engines.
+
+CPU time is the kernel's count for the gateway's Serve replica process, all threads, over a fixed number
+of requests. What it uses while nobody asks (load probes, Serve's health checks and metrics) is measured
+for itself and taken off. A streamed request costs `a + b * tokens`; two lengths of answers give both.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, field
+
+from tests.bench.load import Load, Plan, Result, send
+from tests.bench.processes import cpu_s
+from tests.bench.stage import Stage, bodies
+
+_USERS = [f"user-{number}" for number in range(199)]
+_STREAMS = 64
+_TOKENS = (16, 128)
+_US = 1e6
+_MS = 1e3
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much to measure."""
+
+    rounds: int = 5
+    requests: int = 4000
+    """Not streamed, per round, over `connections`."""
+    connections: int = 16
+    streams: tuple[int, int] = (10, 3)
+    """Streamed requests per connection and round, for the two lengths."""
+    alone: int = 400
+    """Requests one after the other, for latency."""
+    idle_s: float = 10.0
+
+
+QUICK = Effort(rounds=1, requests=1000, streams=(3, 1), alone=100, idle_s=2.0)
+
+
+@dataclass(slots=True)
+class Series:
+    """One figure over the rounds."""
+
+    unit: str
+    values: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    def summary(self) -> dict[str, object]:
+        """JSON-able."""
+        return {
+            "unit": self.unit,
+            "median": self.median,
+            "min": min(self.values),
+            "max": max(self.values),
+            "rounds": self.values,
+        }
+
+
+REQUEST = "gateway_cpu_per_request"
+TOKEN = "gateway_cpu_per_streamed_token"  # noqa: S105 - a figure's name
+STREAM = "gateway_cpu_per_streamed_request"
+IDLE = "gateway_cpu_idle"
+HAPROXY_REQUEST = "haproxy_cpu_per_request"
+HAPROXY_TOKEN = "haproxy_cpu_per_streamed_token"  # noqa: S105 - a figure's name
+ADDED_P50 = "added_latency_p50"
+ADDED_P99 = "added_latency_p99"
+STREAM_ADDED_P50 = "added_ttft_64_streams_p50"
+STREAM_ADDED_P99 = "added_ttft_64_streams_p99"
+_UNITS = {
+    REQUEST: "us", TOKEN: "us", STREAM: "us", IDLE: "us/s", HAPROXY_REQUEST: "us", HAPROXY_TOKEN: "us",
+    ADDED_P50: "ms", ADDED_P99: "ms", STREAM_ADDED_P50: "ms", STREAM_ADDED_P99: "ms",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """CPU seconds over a run, the idle share taken off."""
+
+    gateway: float
+    haproxy: float
+    result: Result
+
+
+class Meter:
+    """Measures on one stage."""
+
+    def __init__(self, stage: Stage, effort: Effort) -> None:
+        self._stage = stage
+        self._effort = effort
+        self.figures = {name: Series(unit) for name, unit in _UNITS.items()}
+        self._idle = self._idle_haproxy = 0.0
+        self._haproxy: list[int] = []
+
+    def measure_idle(self) -> None:
+        """CPU seconds per second while nobody asks."""
+        self._haproxy = self._stage.haproxy()
+        gateway, haproxy, began = *self._cpu(), time.monotonic()
+        time.sleep(self._effort.idle_s)
+        gateway_after, haproxy_after = self._cpu()
+        took = time.monotonic() - began
+        self._idle = (gateway_after - gateway) / took
+        self._idle_haproxy = (haproxy_after - haproxy) / took
+        self._add(IDLE, self._idle * _US)
+
+    def measure_round(self) -> None:
+        """Every figure once."""
+        self._whole_requests()
+        self._streams()
+        self._latency()
+
+    def _cpu(self) -> tuple[float, float]:
+        return cpu_s([self._stage.gateway]), cpu_s(self._haproxy)
+
+    def _add(self, name: str, value: float) -> None:
+        self.figures[name].values.append(value)
+
+    def _cost(self, plan: Plan) -> _Cost:
+        with Load(plan) as load:
+            gateway, haproxy = self._cpu()
+            result = load.run()
+            gateway_after, haproxy_after = self._cpu()
+        return _Cost(
+            gateway_after - gateway - self._idle * result.elapsed_s,
+            haproxy_after - haproxy - self._idle_haproxy * result.elapsed_s,
+            result,
+        )
+
+    def _whole_requests(self) -> None:
+        effort = self._effort
+        asked = bodies(tokens=16, stream=False, users=_USERS)
+        each = effort.requests // effort.connections
+        plan = self._stage.through(
+            asked, _USERS, connections=effort.connections, requests=each, warmup=each // 10
+        )
+        cost = self._cost(plan)
+        self._add(REQUEST, cost.gateway / cost.result.requests * _US)
+        self._add(HAPROXY_REQUEST, cost.haproxy / cost.result.requests * _US)
+
+    def _streams(self) -> None:
+        """64 streams at once, in two lengths: solve for the cost of a request and of a token."""
+        gateway, haproxy = [], []
+        first: dict[str, Result] = {}
+        for tokens, each in zip(_TOKENS, self._effort.streams, strict=True):
+            asked = bodies(tokens=tokens, stream=True, users=_USERS)
+            shape = {"connections": _STREAMS, "requests": each, "warmup": 1, "stagger_s": 0.02 / _STREAMS}
+            cost = self._cost(self._stage.through(asked, _USERS, **shape))
+            gateway.append(cost.gateway / cost.result.requests)
+            haproxy.append(cost.haproxy / cost.result.requests)
+            if not first:
+                first = {
+                    "through": cost.result,
+                    "direct": send(self._stage.direct(asked, _USERS, **shape)),
+                }
+        more = _TOKENS[1] - _TOKENS[0]
+        token = (gateway[1] - gateway[0]) / more
+        self._add(TOKEN, token * _US)
+        self._add(STREAM, (gateway[0] - token * _TOKENS[0]) * _US)
+        self._add(HAPROXY_TOKEN, (haproxy[1] - haproxy[0]) / more * _US)
+        self._add(STREAM_ADDED_P50, _added(first["through"].first_s, first["direct"].first_s, 0.5))
+        self._add(STREAM_ADDED_P99, _added(first["through"].first_s, first["direct"].first_s, 0.99))
+
+    def _latency(self) -> None:
+        """One request after the other, through the platform and to the engine, in turns."""
+        asked = bodies(tokens=16, stream=False, users=_USERS)
+        through: list[float] = []
+        direct: list[float] = []
+        for _ in range(2):
+            shape = {"requests": self._effort.alone // 2, "warmup": 20}
+            through += send(self._stage.through(asked, _USERS, **shape)).total_s
+            direct += send(self._stage.direct(asked, _USERS, **shape)).total_s
+        self._add(ADDED_P50, _added(through, direct, 0.5))
+        self._add(ADDED_P99, _added(through, direct, 0.99))
+
+
+def _added(through: list[float], direct: list[float], quantile: float) -> float:
+    """Milliseconds between the same quantile of both."""
+    return (_quantile(through, quantile) - _quantile(direct, quantile)) * _MS
+
+
+def _quantile(values: list[float], quantile: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]

@@ -1,0 +1,169 @@
+"""The platform under test: compiled and started as `tradewind up` does it, with engines that do no work."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.bench import processes
+from tests.bench.load import CHAT_PATH, Plan
+from tradewind import home
+from tradewind.cli import manifests
+from tradewind.cli.client import Client
+from tradewind.cli.keys import first_key, prepare_keys
+from tradewind.compiler.compile import Compiled, compile_resources
+from tradewind.compiler.documents import read_documents
+from tradewind.serve.environment import Ports
+from tradewind.serve.local import LocalOptions, LocalPlatform, free_port
+
+TOKEN_INTERVAL_S = 0.02
+REPLICA_PORTS = range(31_500, 31_600)
+"""Away from those of a platform that somebody runs beside the bench."""
+_READY_S = 120.0
+_ROUTE = "bench"
+_VARIANTS = {"control": 80, "candidate": 20}
+_MODEL = """
+apiVersion: tradewind.dev/v1alpha1
+kind: ModelDeployment
+metadata: {{name: {name}}}
+spec:
+  source: {{uri: file:///no-weights}}
+  engine: {{args: {{maxModelLen: 2048}}}}
+---"""
+_REST = """
+apiVersion: tradewind.dev/v1alpha1
+kind: ServingCluster
+metadata: {{name: default}}
+spec:
+  gateway:
+    metricsPort: {metrics_port}
+    endpoint: {{port: {port}}}
+---
+apiVersion: tradewind.dev/v1alpha1
+kind: ModelRoute
+metadata: {{name: bench}}
+spec:
+  model: {route}
+  variants:
+{variants}
+  assignment: {{by: ["header:x-user-id", user, session, tenant]}}
+---
+apiVersion: tradewind.dev/v1alpha1
+kind: Tenant
+metadata: {{name: bench}}
+spec: {{keys: [{{file: keys/bench}}]}}
+"""
+_SENTENCE = "The quick brown fox jumps over the lazy dog while the north wind carries the ships home. "
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A running platform and what the measurements need to know of it."""
+
+    port: int
+    engine_port: int
+    """Of the replica of variant `control`."""
+    key: str
+    token: str
+    gateway: int
+    """Process id."""
+    owner: int
+    """Process id of whoever started all the others."""
+    state: str
+    """Its TRADEWIND_HOME."""
+
+    def haproxy(self) -> list[int]:
+        """Process ids; another one takes over when replicas come or go."""
+        return processes.haproxies(processes.family(self.owner, Path(self.state)))
+
+    def through(self, bodies: list[str], users: list[str], **shape: Any) -> Plan:
+        """Requests through HAProxy and the gateway."""
+        headers = [("authorization", f"Bearer {self.key}"), ("content-type", "application/json")]
+        return Plan(self.port, CHAT_PATH, headers, bodies, users, **shape)
+
+    def direct(self, bodies: list[str], users: list[str], **shape: Any) -> Plan:
+        """The same to an engine replica on its own port, as the gateway would ask it."""
+        headers = [("x-tradewind-token", self.token), ("content-type", "application/json")]
+        return Plan(self.engine_port, f"/engines/control{CHAT_PATH}", headers, bodies, users, **shape)
+
+
+def compiled(port: int, metrics_port: int, interval_s: float = TOKEN_INTERVAL_S) -> Compiled:
+    """The resources above, compiled; then only the engines' builders are exchanged."""
+    variants = "\n".join(
+        f"  - {{name: {name}, deployment: {name}, weight: {weight}}}" for name, weight in _VARIANTS.items()
+    )
+    text = "\n".join(_MODEL.format(name=name) for name in _VARIANTS)
+    text += _REST.format(port=port, metrics_port=metrics_port, route=_ROUTE, variants=variants)
+    result = compile_resources(read_documents([("bench", text)]))
+    for app in result.serve_config["applications"]:
+        if app["name"] in _VARIANTS:
+            app["import_path"] = "tests.bench.no_work:engine"
+            app["args"] = {"interval_s": interval_s}
+    return result
+
+
+def bodies(*, tokens: int, stream: bool, users: list[str]) -> list[str]:
+    """Chat requests of about a kilobyte, one for each user."""
+    return [
+        f'{{"model": "{_ROUTE}", "messages": [{{"role": "system", "content": "You are a helpful assistant."}},'
+        f' {{"role": "user", "content": "{_SENTENCE * 9}"}}], "temperature": 0.7, "top_p": 0.95,'
+        f' "max_tokens": {tokens}, "stream": {str(stream).lower()}, "user": "{user}"}}'
+        for user in users
+    ]
+
+
+@contextmanager
+def running(state: Path, root: Path) -> Iterator[Stage]:
+    """Start the platform with `state` as its home; stop it at the end. `root` is the checkout."""
+    os.environ[home.HOME] = str(state)
+    for name in [name for name in os.environ if name.startswith("OTEL_")]:
+        del os.environ[name]  # telemetry as it is by default
+    # Replicas import the engine from the checkout.
+    paths = [str(root), str(root / "platform"), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    port = free_port(18_000)
+    config = compiled(port, free_port(19_464))
+    home.private_dir(state)
+    prepare_keys(config.gateway)
+    key, _ = first_key(config.gateway)
+    ports = Ports(
+        haproxy_metrics=19_101,
+        haproxy_stats=18_404,
+        replicas=REPLICA_PORTS.start,
+        replica_count=len(REPLICA_PORTS),
+    )
+    with LocalPlatform(LocalOptions(home=state, cpus=64, ports=ports, dashboard_port=18_265)) as platform:
+        platform.start()
+        platform.apply(config.serve_config)
+        _wait(platform, config, key)
+        found = processes.family(os.getpid(), state)
+        engine = processes.replica(found, "control")
+        yield Stage(
+            port=port,
+            engine_port=processes.listening_port(engine, REPLICA_PORTS),
+            key=key,
+            token=(state / "internal-token").read_text().strip(),
+            gateway=processes.replica(found, "gateway").pid,
+            owner=os.getpid(),
+            state=str(state),
+        )
+
+
+def _wait(platform: LocalPlatform, config: Compiled, key: str) -> None:
+    deadline = time.monotonic() + _READY_S
+    while True:
+        apps = platform.control.applications().values()
+        if apps and all(app.ready for app in apps):
+            break
+        failed = [f"{app.name}: {app.message}" for app in apps if app.failed]
+        if failed or time.monotonic() > deadline:
+            raise RuntimeError(f"the platform did not come up: {failed or list(apps)}")
+        time.sleep(0.2)
+    client = Client(manifests.endpoint(config), key)
+    manifests.wait_until_in_force(client, config, timeout_s=60.0)
+    client.close()
