@@ -63,11 +63,11 @@ class Series:
 
 
 REQUEST = "gateway_cpu_per_request"
-TOKEN = "gateway_cpu_per_streamed_token"  # noqa: S105 - a figure's name
+TOKEN = "gateway_cpu_per_streamed_token"
 STREAM = "gateway_cpu_per_streamed_request"
 IDLE = "gateway_cpu_idle"
 HAPROXY_REQUEST = "haproxy_cpu_per_request"
-HAPROXY_TOKEN = "haproxy_cpu_per_streamed_token"  # noqa: S105 - a figure's name
+HAPROXY_TOKEN = "haproxy_cpu_per_streamed_token"
 ADDED_P50 = "added_latency_p50"
 ADDED_P99 = "added_latency_p99"
 STREAM_ADDED_P50 = "added_ttft_64_streams_p50"

@@ -17,7 +17,6 @@ import httptools
 import msgspec
 import uvloop
 
-
 CHAT_PATH = "/v1/chat/completions"
 
 

@@ -87,12 +87,12 @@ class NoWork:
 
 
 async def _body(receive: Receive) -> bytes:
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
         body += message.get("body", b"")
         if not message.get("more_body", False):
-            return body
+            return bytes(body)
 
 
 def _part(body: bytes, *, more: bool = True) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -61,6 +62,10 @@ spec: {{keys: [{{file: keys/bench}}]}}
 _SENTENCE = "The quick brown fox jumps over the lazy dog while the north wind carries the ships home. "
 
 
+class StageFailed(Exception):
+    """The platform did not come up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A running platform and what the measurements need to know of it."""
@@ -109,12 +114,12 @@ def compiled(port: int, metrics_port: int, interval_s: float = TOKEN_INTERVAL_S)
 
 def bodies(*, tokens: int, stream: bool, users: list[str]) -> list[str]:
     """Chat requests of about a kilobyte, one for each user."""
-    return [
-        f'{{"model": "{_ROUTE}", "messages": [{{"role": "system", "content": "You are a helpful assistant."}},'
-        f' {{"role": "user", "content": "{_SENTENCE * 9}"}}], "temperature": 0.7, "top_p": 0.95,'
-        f' "max_tokens": {tokens}, "stream": {str(stream).lower()}, "user": "{user}"}}'
-        for user in users
+    messages = [
+        {"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": _SENTENCE * 9},
     ]
+    body = {"model": _ROUTE, "messages": messages, "temperature": 0.7, "top_p": 0.95}
+    return [json.dumps({**body, "max_tokens": tokens, "stream": stream, "user": user}) for user in users]
 
 
 @contextmanager
@@ -162,7 +167,7 @@ def _wait(platform: LocalPlatform, config: Compiled, key: str) -> None:
             break
         failed = [f"{app.name}: {app.message}" for app in apps if app.failed]
         if failed or time.monotonic() > deadline:
-            raise RuntimeError(f"the platform did not come up: {failed or list(apps)}")
+            raise StageFailed(f"the platform did not come up: {failed or list(apps)}")
         time.sleep(0.2)
     client = Client(manifests.endpoint(config), key)
     manifests.wait_until_in_force(client, config, timeout_s=60.0)

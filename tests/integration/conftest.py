@@ -22,14 +22,17 @@ spec:
   source: {{uri: "file://{directory}"}}
   task: {task}
   engine:
-    args: {{enforceEager: true, maxModelLen: 512}}
-    env: [{{name: VLLM_CPU_KVCACHE_SPACE, value: "1"}}]
+    args: {{enforceEager: true, maxModelLen: 512, kvCacheMemoryBytes: 67108864{more}}}
 """
+
+
+TOOLS = ", enableAutoToolChoice: true, toolCallParser: hermes"
 
 
 def deployment(name: str, directory: Path, task: str = "generate") -> str:
     """Manifest of a tiny model."""
-    return DEPLOYMENT.format(name=name, directory=directory, task=task)
+    more = TOOLS if task == "generate" else ""
+    return DEPLOYMENT.format(name=name, directory=directory, task=task, more=more)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from tradewind.serve.control import ServeControl
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 420.0
+COMMAND = (sys.executable, "-m", "tradewind.cli.main")
 QUICKSTART = ROOT / "examples" / "quickstart.yaml"
 
 
@@ -82,7 +83,15 @@ class Platform:
         began = time.monotonic()
         with (self.home / "up.log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tradewind.cli.main", "up", *map(str, files), "--port", str(self.port)],
+                [
+                    sys.executable,
+                    "-m",
+                    "tradewind.cli.main",
+                    "up",
+                    *map(str, files),
+                    "--port",
+                    str(self.port),
+                ],
                 env=self.env(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -112,7 +121,7 @@ class Platform:
     def cli(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Another `tradewind` command on the same state directory."""
         return subprocess.run(
-            [sys.executable, "-m", "tradewind.cli.main", *arguments],
+            [*COMMAND, *arguments],
             env=self.env(),
             capture_output=True,
             text=True,
@@ -125,7 +134,8 @@ class Platform:
         return self.cli("apply", "-", stdin=manifests)
 
     def openai(self, **options: object) -> OpenAI:
-        return OpenAI(base_url=f"{self.base}/v1", api_key=self.key, **{"max_retries": 0, **options})  # type: ignore[arg-type]
+        defaults: dict[str, object] = {"api_key": self.key, "max_retries": 0}
+        return OpenAI(base_url=f"{self.base}/v1", **(defaults | options))  # type: ignore[arg-type]
 
     def http(self, key: str | None = None) -> httpx.Client:
         headers = {"authorization": f"Bearer {self.key if key is None else key}"}

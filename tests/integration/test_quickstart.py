@@ -21,7 +21,16 @@ def test_the_self_check_shows_both_engines_the_split_and_a_whole_trace(quickstar
     rows = re.findall(r"chat\s+│ (\w+)\s+│ (\d+)%\s+│.*?Paris.*?│ (\d+) ms\s+│ ([\d.]+)", shown)
     assert [(name, share) for name, share, _, _ in rows] == [("control", "80"), ("candidate", "20")]
     assert all(float(ttft) > 0 and float(rate) > 0 for _, _, ttft, rate in rows)
-    order = ["POST /v1/chat/completions", "auth", "route", "admission", "pick", "upstream", "engine", "llm_request"]
+    order = [
+        "POST /v1/chat/completions",
+        "auth",
+        "route",
+        "admission",
+        "pick",
+        "upstream",
+        "engine",
+        "llm_request",
+    ]
     places = [shown.index(f"── {name}") for name in order]
     assert places == sorted(places)
 
@@ -31,7 +40,9 @@ def test_the_printed_snippets_work_as_they_are(quickstart: Platform) -> None:
     python = re.search(r"^from openai.*?else None$", quickstart.output, re.M | re.S)
     assert curl is not None
     assert python is not None
-    answered = subprocess.run(["bash", "-c", curl[0]], capture_output=True, text=True, timeout=120, check=True)
+    answered = subprocess.run(
+        ["bash", "-c", curl[0]], capture_output=True, text=True, timeout=120, check=True
+    )
     assert '"finish_reason"' in answered.stdout
     streamed = subprocess.run(
         [sys.executable, "-c", python[0]], capture_output=True, text=True, timeout=120, check=True

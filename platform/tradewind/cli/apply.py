@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,43 +14,48 @@ from tradewind import home
 from tradewind.cli import manifests
 from tradewind.cli.client import Client
 from tradewind.cli.console import err, out
-from tradewind.cli.errors import BAD_INPUT, CommandFailed
+from tradewind.cli.errors import CommandFailed
 from tradewind.cli.fetching import fetch_weights, stage_of
 from tradewind.cli.keys import first_key, prepare_keys
+from tradewind.cli.lock import sole
 from tradewind.cli.waiting import Waiting
 from tradewind.compiler.compile import Compiled
 from tradewind.serve import runfile
-from tradewind.serve.control import ControlError, ServeControl
+from tradewind.serve.control import AppStatus, ControlError, ServeControl
+
+IN_FORCE_S = 60.0
 
 
 def apply(files: list[Path], timeout_s: float) -> None:
     """Make the running platform what `files` say, all of it, and wait until that is in force.
 
     Raises:
-        CommandFailed: wrong input (exit code 2) leaves the platform untouched.
+        CommandFailed: wrong input (exit code 2) leaves the platform untouched. Exit code 1 with
+            nothing changed (Ray refused), or with the change made but a model not ready.
     """
     state = home.home_dir()
     started = time.monotonic()
     run = running(state)
     compiled = manifests.load(files, manifests.Placement(run.host, run.port, urlsplit(run.metrics_url).port))
-    prepare_keys(compiled.gateway)
-    control = control_of(run, state)
-    try:
-        before = control.applications()
-        changed = {name for name in compiled.engines if name not in before}
-        fetch_weights(
-            {name: compiled.engines[name] for name in changed}, err if changed else Console(quiet=True)
-        )
-        control.apply(compiled.serve_config)
-        _wait(control, compiled, run, timeout_s)
-    except ControlError as error:
-        raise CommandFailed(str(error)) from error
-    finally:
-        control.close()
-    resolved = [str(file.resolve()) for file in files]
-    runfile.write(state, replace(run, anonymous=compiled.gateway.anonymous, files=resolved))
+    with sole(state, "apply", "another tradewind apply is at work on this platform"):
+        prepare_keys(compiled.gateway)
+        control = control_of(run, state)
+        try:
+            before = control.applications()
+            added = sorted(set(compiled.engines) - set(before))
+            fetch_weights(
+                {name: compiled.engines[name] for name in added}, err if added else Console(quiet=True)
+            )
+            control.apply(compiled.serve_config)
+            # From here on the platform is another one, whether or not its models come up.
+            runfile.write(state, _facts(run, compiled, files))
+            _wait(control, compiled, run, timeout_s, before)
+        except ControlError as error:
+            raise CommandFailed(str(error)) from error
+        finally:
+            control.close()
     gone = sorted(set(before) - {app["name"] for app in compiled.serve_config["applications"]})
-    _report(sorted(changed), gone, time.monotonic() - started)
+    _report(added, gone, time.monotonic() - started)
 
 
 def running(state: Path) -> runfile.RunFile:
@@ -57,24 +63,46 @@ def running(state: Path) -> runfile.RunFile:
     try:
         return runfile.read(state)
     except runfile.NotRunning as error:
-        raise CommandFailed(str(error), exit_code=BAD_INPUT, hint="tradewind up FILE starts one") from error
+        raise CommandFailed(
+            str(error), hint="tradewind up FILE starts one; --home or TRADEWIND_HOME names another directory"
+        ) from error
 
 
 def control_of(run: runfile.RunFile, state: Path) -> ServeControl:
-    return ServeControl(run.dashboard_url, (state / "ray-token").read_text(encoding="utf-8").strip())
+    """A client of the platform's Serve API. CommandFailed: its token cannot be read."""
+    try:
+        token = (state / "ray-token").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandFailed(
+            f"{state / 'ray-token'} cannot be read", hint="tradewind down and up make it anew"
+        ) from error
+    return ServeControl(run.dashboard_url, token)
 
 
-def _wait(control: ServeControl, compiled: Compiled, run: runfile.RunFile, timeout_s: float) -> None:
+def _facts(run: runfile.RunFile, compiled: Compiled, files: list[Path]) -> runfile.RunFile:
+    named = [str(file) if str(file) == manifests.STDIN else str(file.resolve()) for file in files]
+    return replace(run, anonymous=compiled.gateway.anonymous, files=named)
+
+
+def _wait(
+    control: ServeControl,
+    compiled: Compiled,
+    run: runfile.RunFile,
+    timeout_s: float,
+    before: Mapping[str, AppStatus],
+) -> None:
     names = [app["name"] for app in compiled.serve_config["applications"]]
-    Waiting(control.applications, stage_of, err).until_ready(names, timeout_s)
+    Waiting(control.applications, stage_of, err).until_ready(names, timeout_s, before)
     client = Client(run.endpoint, first_key(compiled.gateway)[0])
-    manifests.wait_until_in_force(client, compiled, timeout_s=60.0)
-    client.close()
+    try:
+        manifests.wait_until_in_force(client, compiled, IN_FORCE_S)
+    finally:
+        client.close()
 
 
 def _report(added: list[str], gone: list[str], seconds: float) -> None:
     for name in added:
         out.print(f"  {name}: added")
     for name in gone:
-        out.print(f"  {name}: removed")
+        out.print(f"  {name}: removed; what it is answering it finishes")
     out.print(f"In force after {seconds:.1f} s.")

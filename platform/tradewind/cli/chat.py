@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from tradewind.api.wire import Task
 from tradewind.cli.client import Answer, Client, EndpointError
@@ -38,7 +39,7 @@ def pick_model(client: Client, wanted: str | None) -> str:
 
 def say(client: Client, model: str, messages: Messages, user: str | None, answer: Answer) -> None:
     """Stream one answer to standard output, and into `answer`. The line is ended whatever happens."""
-    body = {"user": user} if user else {}
+    body: dict[str, Any] = {"user": user} if user else {}
     with contextlib.closing(client.chat(model, messages, answer, **body)) as pieces:
         try:
             for piece in pieces:

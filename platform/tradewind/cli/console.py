@@ -21,7 +21,11 @@ class Terminal(Console):
         """Columns and lines."""
         if self.is_terminal or "COLUMNS" in self._environ:
             return super().size
-        return ConsoleDimensions(PIPED_COLUMNS, 25)
+        return ConsoleDimensions(self._width or PIPED_COLUMNS, self._height or 25)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
 
     def on_broken_pipe(self) -> None:
         """Called by rich within the handling of a BrokenPipeError."""

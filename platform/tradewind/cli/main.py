@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,7 @@ Files = Annotated[
     list[Path] | None,
     typer.Argument(
         help="Manifest files, directories of them, or - for standard input.",
-        metavar="FILE...",
+        metavar="FILE",
         show_default=False,
     ),
 ]
@@ -40,11 +41,11 @@ FileOption = Annotated[
     typer.Option("--filename", "-f", metavar="FILE", help="The same, as kubectl has it.", show_default=False),
 ]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", "-m", help="Route or deployment. [default: the first]")
+    str | None, typer.Option("--model", "-m", help="Route or deployment; without it, the first.")
 ]
 KeyOption = Annotated[
     str | None,
-    typer.Option("--key", envvar="TRADEWIND_API_KEY", help="API key. [default: the first tenant's]"),
+    typer.Option("--key", envvar="TRADEWIND_API_KEY", help="API key; without it, the first tenant's."),
 ]
 Seconds = Annotated[float, typer.Option(min=0.0, help="Seconds to wait for the models to be ready.")]
 
@@ -76,7 +77,7 @@ def options(
             "--home",
             envvar=home.HOME,
             metavar="DIR",
-            help="State directory: keys, tokens, traces, what runs. [default: the user's state directory]",
+            help="State directory: keys, tokens, traces, what runs.",
         ),
     ] = None,
     quiet: Annotated[
@@ -98,7 +99,9 @@ def _chosen(files: list[Path] | None, more: list[Path] | None) -> list[Path]:
     chosen = [*(files or ()), *(more or ())]
     if not chosen:
         raise CommandFailed(
-            "no manifest named", exit_code=BAD_INPUT, hint="name files or directories, or - to read from a pipe"
+            "no manifest named",
+            exit_code=BAD_INPUT,
+            hint="name files or directories, or - to read from a pipe",
         )
     return chosen
 
@@ -114,7 +117,8 @@ def up(
         str | None, typer.Option(help="Listen here instead of the manifest's endpoint host.")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Listen here instead of the manifest's endpoint port.")
+        int | None,
+        typer.Option(min=1, max=65_535, help="Listen here instead of the manifest's endpoint port."),
     ] = None,
     timeout: Seconds = 3600.0,
 ) -> None:
@@ -167,7 +171,9 @@ def chat(
     ] = None,
     model: ModelOption = None,
     user: Annotated[str | None, typer.Option(help="User id, which a sticky route assigns by.")] = None,
-    url: Annotated[str | None, typer.Option(help="Another endpoint. [default: the running platform's]")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Another endpoint than the running platform's.")
+    ] = None,
     key: KeyOption = None,
 ) -> None:
     """Talk to a model and see which variant answered."""
@@ -221,14 +227,14 @@ def schema(
     write_whole(json_schema_text(kind))
 
 
-def main() -> None:
+def main(run: Callable[[], object] = app) -> None:
     """Entry point. `Commands` turns every foreseen end of a command into an exit code."""
     for stream in (sys.stdout, sys.stderr):
         # A character that the terminal's encoding lacks is no reason to stop. Replaced streams lack this.
         if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
             reconfigure(errors="replace")
     try:
-        app()
+        run()
     except Exception as error:
         report_bug(error)
         sys.exit(FAILED)

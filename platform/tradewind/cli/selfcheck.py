@@ -6,22 +6,26 @@ Which unit reaches which variant is computed, not guessed: the routing package i
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.panel import Panel
 from rich.table import Table
-from rich.text import Text
 
-from tradewind.api.wire import GatewayConfig, RouteEntry, Task
-from tradewind.cli.client import Answer, Client, EndpointError
-from tradewind.cli.console import out
+from tradewind.api import headers
+from tradewind.api.wire import DeploymentEntry, GatewayConfig, RouteEntry, Task
+from tradewind.cli.client import Answer, Client, EndpointError, with_key
+from tradewind.cli.console import err, out, plain
 from tradewind.cli.errors import CommandFailed
+from tradewind.cli.examples import how_to_call as how_to_call
+from tradewind.cli.keys import key_for
 from tradewind.routing.table import RouteTable, Subject
 from tradewind.telemetry.store import Trace, load_trace
 from tradewind.telemetry.tree import render_tree
 
 QUESTION = "What is the capital of France? Answer in one sentence."
+FACT = "Paris is the capital of France."
 MAX_UNITS = 100_000
 ENGINE_SPAN = "llm_request"
 """vLLM's name for its span."""
@@ -29,39 +33,92 @@ ENGINE_SPAN = "llm_request"
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A request that reaches one variant: `user` is None where the model is called directly."""
+    """A request to one variant.
+
+    `unit` is what assigns it there, sent in `unit_in`: `user`, or a header's name. It is None where
+    no unit can be chosen, so that another variant may answer: each request on its own, a rule, a
+    model called directly.
+    """
 
     model: str
     variant: str
-    user: str | None
     weight_share: float
+    task: Task = Task.GENERATE
+    unit: str | None = None
+    unit_in: str = ""
+    key: str = field(default="", repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        unit = {self.unit_in: self.unit} if self.unit is not None and self.unit_in != "user" else {}
+        return with_key(self.key) | unit
+
+    @property
+    def body(self) -> dict[str, str]:
+        return {"user": self.unit} if self.unit is not None and self.unit_in == "user" else {}
 
 
-def unit_for(table: RouteTable, route: RouteEntry, variant: str) -> str | None:
-    """A `user` whose sticky assignment on `route` is `variant`; None when no unit reaches it."""
+def unit_place(route: RouteEntry) -> str:
+    """Where a request to `route` can carry a unit of our choice: `user`, a header's name, or nowhere."""
+    for name in sorted(route.assign_by, key=lambda name: name != "user"):
+        if name == "user":
+            return "user"
+        if name == "session":
+            return headers.SESSION
+        if name.startswith("header:"):
+            return name.removeprefix("header:").lower()
+    return ""
+
+
+def unit_for(table: RouteTable, route: RouteEntry, variant: str, tenant: str = "") -> str | None:
+    """A unit that `route` assigns to `variant` for a caller of `tenant`; None when none reaches it."""
+    place = unit_place(route)
+    if not place:
+        return None
     for number in range(MAX_UNITS):
-        user = f"user-{number}"
-        subject = Subject(headers={}, user=user, session=None, tenant="", request_id="")
-        if table.resolve(route.model, subject).variant.name == variant:
-            return user
+        unit = f"user-{number}"
+        subject = Subject(
+            headers={} if place == "user" else {place: unit},
+            user=unit if place == "user" else None,
+            session=None,
+            tenant=tenant,
+            request_id="",
+        )
+        decision = table.resolve(route.model, subject)
+        if decision.variant.name == variant:
+            return unit
+        if decision.reason == "rule":
+            # The rule looks at the tenant or at nothing: no unit will get past it.
+            return None
     return None
 
 
 def probes(config: GatewayConfig) -> list[Probe]:
-    """One probe per variant with traffic, plus one per generating deployment that no route uses."""
+    """One probe per variant with traffic, plus one per deployment that no route uses.
+
+    What no tenant may call (or none whose key this process can read) has none.
+    """
     table = RouteTable.build(config)
-    generating = {entry.name for entry in config.deployments if entry.task is Task.GENERATE}
+    entries = {entry.name: entry for entry in config.deployments}
     found: list[Probe] = []
     routed: set[str] = set()
     for route in config.routes:
         total = sum(variant.weight for variant in route.variants)
-        for variant in route.variants:
-            if variant.deployment not in generating or not variant.weight:
-                continue
-            routed.add(variant.deployment)
-            user = unit_for(table, route, variant.name) if "user" in route.assign_by else None
-            found.append(Probe(route.model, variant.name, user, variant.weight / total))
-    return found + [Probe(name, name, None, 1.0) for name in sorted(generating - routed)]
+        used = [variant for variant in route.variants if variant.weight]
+        routed |= {variant.deployment for variant in used}
+        if (caller := key_for(config, route.model)) is None:
+            continue
+        key, tenant = caller
+        for variant in used:
+            unit = unit_for(table, route, variant.name, tenant)
+            task = entries[variant.deployment].task
+            share = variant.weight / total
+            found.append(Probe(route.model, variant.name, share, task, unit, unit_place(route), key))
+    return found + [
+        Probe(name, name, 1.0, entries[name].task, key=caller[0])
+        for name in sorted(set(entries) - routed)
+        if (caller := key_for(config, name)) is not None
+    ]
 
 
 def run(client: Client, config: GatewayConfig, home: Path, *, trace_wait_s: float = 10.0) -> None:
@@ -72,34 +129,72 @@ def run(client: Client, config: GatewayConfig, home: Path, *, trace_wait_s: floa
     """
     last = None
     table = Table("route", "variant", "split", "answer", "first token", "tokens/s", title="Self-check")
-    for probe in probes(config):
-        answer = _ask(client, probe)
+    asked = probes(config)
+    for probe in asked:
+        with err.status(f"Asking {probe.model} ({probe.variant}) …"):
+            answer = _ask(client, probe)
         table.add_row(
-            probe.model,
-            answer.variant,
+            plain(probe.model),
+            plain(answer.variant or probe.variant),
             f"{probe.weight_share:.0%}",
-            Text(answer.text.strip()),
+            plain(answer.text.strip()),
             f"{answer.ttft_s * 1000:.0f} ms",
-            f"{answer.tokens_per_s:.1f}",
+            f"{answer.tokens_per_s:.1f}" if answer.output_tokens else "–",
         )
-        last = answer
+        last = answer if probe.task is Task.GENERATE or last is None else last
     out.print(table)
+    for name in _unasked(config, asked):
+        err.print(plain(f"  {name}: not asked, no tenant with a key that can be read here may call it"))
     if last is not None:
         _print_trace(last.request_id, home, trace_wait_s)
 
 
+def _unasked(config: GatewayConfig, asked: Iterable[Probe]) -> list[str]:
+    seen = {probe.model for probe in asked}
+    routed = {variant.deployment for route in config.routes for variant in route.variants}
+    wanted = [route.model for route in config.routes]
+    wanted += [entry.name for entry in config.deployments if entry.name not in routed]
+    return [name for name in wanted if name not in seen]
+
+
 def _ask(client: Client, probe: Probe) -> Answer:
     answer = Answer()
-    body = {"user": probe.user} if probe.user is not None else {}
-    messages = [{"role": "user", "content": QUESTION}]
     try:
-        for _ in client.chat(probe.model, messages, answer, max_tokens=48, temperature=0, **body):
-            pass
+        _ASK[probe.task](client, probe, answer)
     except EndpointError as error:
         raise CommandFailed(f"{probe.model} ({probe.variant}) did not answer: {error}") from error
-    if probe.user is not None and answer.variant != probe.variant:
+    if probe.unit is not None and answer.variant != probe.variant:
         raise CommandFailed(f"{probe.model}: expected variant {probe.variant}, {answer.variant} answered")
     return answer
+
+
+def _generate(client: Client, probe: Probe, answer: Answer) -> None:
+    messages = [{"role": "user", "content": QUESTION}]
+    for _ in client.chat(
+        probe.model, messages, answer, probe.headers, max_tokens=48, temperature=0, **probe.body
+    ):
+        pass
+
+
+def _embed(client: Client, probe: Probe, answer: Answer) -> None:
+    body = {"model": probe.model, "input": QUESTION, **probe.body}
+    content = client.post("/v1/embeddings", body, answer, probe.headers)
+    try:
+        answer.text = f"{len(content['data'][0]['embedding'])} numbers"
+    except (LookupError, TypeError):
+        raise EndpointError("the answer holds no embedding") from None
+
+
+def _score(client: Client, probe: Probe, answer: Answer) -> None:
+    body = {"model": probe.model, "text_1": QUESTION, "text_2": FACT, **probe.body}
+    content = client.post("/v1/score", body, answer, probe.headers)
+    try:
+        answer.text = f"score {float(content['data'][0]['score']):.3f}"
+    except (LookupError, TypeError, ValueError):
+        raise EndpointError("the answer holds no score") from None
+
+
+_ASK = {Task.GENERATE: _generate, Task.EMBED: _embed, Task.SCORE: _score}
 
 
 def _print_trace(request_id: str, home: Path, wait_s: float) -> None:
@@ -110,7 +205,7 @@ def _print_trace(request_id: str, home: Path, wait_s: float) -> None:
         time.sleep(0.2)
         trace = load_trace(home, request_id)
     if trace is None:
-        out.print(f"Trace of {request_id}: exported by OTLP, or not sampled.")
+        out.print(plain(f"Trace of {request_id}: exported by OTLP, or not sampled."))
         return
     out.print(Panel(render_tree(trace), title=f"tradewind trace {request_id}", expand=False))
 
@@ -120,16 +215,13 @@ def _whole(trace: Trace) -> bool:
     return any(node.span.name == ENGINE_SPAN for node in trace.nodes())
 
 
-def how_to_call(endpoint: str, model: str, key_file: str | None) -> str:
-    """A curl command and an SDK example, ready to paste."""
-    key = f"$(cat {key_file})" if key_file else "none"
-    python_key = f'open("{key_file}").read().strip()' if key_file else '"none"'
-    return f"""curl {endpoint}/v1/chat/completions \\
-  -H "authorization: Bearer {key}" -H "content-type: application/json" \\
-  -d '{{"model": "{model}", "user": "user-1", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
-
-from openai import OpenAI
-client = OpenAI(base_url="{endpoint}/v1", api_key={python_key})
-messages = [{{"role": "user", "content": "Hello!"}}]
-for chunk in client.chat.completions.create(model="{model}", messages=messages, stream=True):
-    print(chunk.choices[0].delta.content or "", end="") if chunk.choices else None"""
+def example_model(config: GatewayConfig) -> str | None:
+    """The name to show in an example: the first route, or else deployment, that generates text."""
+    entries: dict[str, DeploymentEntry] = {entry.name: entry for entry in config.deployments}
+    talking = [name for name, entry in entries.items() if entry.task is Task.GENERATE]
+    routes = [
+        route.model
+        for route in config.routes
+        if all(variant.deployment in talking for variant in route.variants)
+    ]
+    return next(iter([*routes, *talking]), None)

@@ -2,110 +2,87 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
-import httpx
-from prometheus_client import Metric
-from prometheus_client.parser import text_string_to_metric_families
+from rich import box
 from rich.table import Table
 
 from tradewind import home
-from tradewind.api.wire import GatewayConfig
+from tradewind.api.wire import GatewayConfig, RouteEntry
 from tradewind.cli.apply import control_of, running
-from tradewind.cli.console import out
-from tradewind.cli.errors import FAILED, CommandFailed
+from tradewind.cli.console import err, out, plain
+from tradewind.cli.errors import CommandFailed
 from tradewind.cli.fetching import stage_of
+from tradewind.cli.traffic import Labels, Traffic, read_traffic, scrape
 from tradewind.serve.control import AppStatus, ControlError
-from tradewind.telemetry import names
 
-Labels = tuple[str, str]
-"""(route, variant)."""
-
-
-@dataclass(slots=True)
-class Traffic:
-    """What the gateways have counted for one variant."""
-
-    requests: float = 0
-    errors: float = 0
-    tokens_per_s: float = 0
-    buckets: dict[float, float] = field(default_factory=lambda: defaultdict(float))
-
-    def ttft_s(self, quantile: float) -> float | None:
-        """Quantile of the time to first token, interpolated in its histogram bucket; None without any."""
-        bounds = sorted(self.buckets)
-        total = self.buckets[bounds[-1]] if bounds else 0
-        if not total:
-            return None
-        wanted, low, below = quantile * total, 0.0, 0.0
-        for bound in bounds:
-            count = self.buckets[bound]
-            if count >= wanted:
-                if bound == float("inf"):
-                    return low
-                return low + (bound - low) * (wanted - below) / max(count - below, 1e-9)
-            low, below = bound, count
-        return low
-
-
-def read_traffic(texts: Iterable[str]) -> dict[Labels, Traffic]:
-    """Sum of several gateways' Prometheus pages, by route and variant."""
-    found: dict[Labels, Traffic] = defaultdict(Traffic)
-    for text in texts:
-        for family in text_string_to_metric_families(text):
-            _read_family(family, found)
-    return found
-
-
-def _read_family(family: Metric, found: dict[Labels, Traffic]) -> None:
-    for sample in family.samples:
-        key = (sample.labels.get("tradewind_route", ""), sample.labels.get("tradewind_variant", ""))
-        if sample.name == names.REQUESTS.prometheus_name + "_total":
-            found[key].requests += sample.value
-            if sample.labels.get("tradewind_outcome") != "ok":
-                found[key].errors += sample.value
-        elif sample.name == names.OUTPUT_TOKEN_RATE.prometheus_name:
-            found[key].tokens_per_s += sample.value
-        elif sample.name == names.TIME_TO_FIRST_TOKEN.prometheus_name + "_bucket":
-            found[key].buckets[float(sample.labels["le"])] += sample.value
+_NOTHING = "–"
 
 
 def deployments_table(apps: Mapping[str, AppStatus], config: GatewayConfig) -> Table:
     """One row per ModelDeployment."""
-    table = Table("model", "family", "replicas", "state")
+    table = _table(("model", "family", "replicas", "state"), numbers_from=4)
     for entry in config.deployments:
         app = apps.get(entry.app)
-        if app is None:
-            table.add_row(entry.name, entry.family, "0/0", "[red]not deployed[/]")
-            continue
-        colour = "green" if app.ready else "red" if app.failed else "yellow"
-        state = "ready" if app.ready else app.message or stage_of(entry.name) or app.status.lower()
-        table.add_row(entry.name, entry.family, f"{app.running}/{app.wanted}", f"[{colour}]{state}[/]")
+        state, colour = _state(entry.name, app)
+        replicas = f"{app.running}/{app.wanted}" if app is not None else "0/0"
+        table.add_row(plain(entry.name), plain(entry.family), replicas, plain(state, colour))
     return table
 
 
+def _state(name: str, app: AppStatus | None) -> tuple[str, str]:
+    """In a word or two, and its colour."""
+    if app is None:
+        return "not deployed", "red"
+    if app.ready:
+        return "ready", "green"
+    if app.failed or app.message:
+        return app.status.lower().replace("_", " "), "red"
+    return stage_of(name) or app.status.lower(), "yellow"
+
+
 def routes_table(config: GatewayConfig, traffic: Mapping[Labels, Traffic]) -> Table:
-    """One row per variant of each route, and per deployment that was called by its own name."""
-    table = Table(
-        "route", "variant", "deployment", "split", "requests", "errors", "TTFT p50", "TTFT p95", "tokens/s"
+    """One row per variant of each route, and per deployment that was called by its own name.
+
+    `split` is what was set, `seen` what came of it; a fallback to another deployment has its own row.
+    """
+    table = _table(
+        ("route", "variant", "split", "seen", "requests", "errors", "TTFT p50", "p95", "tokens/s"),
+        numbers_from=2,
     )
+    shown: set[Labels] = set()
     for route in config.routes:
-        total = sum(variant.weight for variant in route.variants)
-        for variant in route.variants:
-            seen = traffic.get((route.model, variant.name), Traffic())
-            table.add_row(
-                route.model,
-                variant.name,
-                variant.deployment,
-                f"{variant.weight / total:.0%}",
-                *_numbers(seen),
-            )
-    for entry in config.deployments:
-        direct = traffic.get((entry.name, entry.name))
-        if direct is not None and entry.name not in {route.model for route in config.routes}:
-            table.add_row(entry.name, "", entry.name, "direct", *_numbers(direct))
+        shown |= _add_route(table, route, traffic)
+    known = {entry.name for entry in config.deployments} | {route.model for route in config.routes}
+    for (route_name, variant), seen in sorted(traffic.items()):
+        if (route_name, variant) in shown or route_name not in known or not seen.requests:
+            continue
+        label = "direct" if route_name == variant else "fallback"
+        table.add_row(plain(route_name), plain(variant), label, _NOTHING, *_numbers(seen))
+    return table
+
+
+def _add_route(table: Table, route: RouteEntry, traffic: Mapping[Labels, Traffic]) -> set[Labels]:
+    weights = sum(variant.weight for variant in route.variants)
+    requests = sum(seen.requests for (name, _), seen in traffic.items() if name == route.model)
+    for variant in route.variants:
+        seen = traffic.get((route.model, variant.name), Traffic())
+        table.add_row(
+            plain(route.model),
+            plain(variant.name),
+            f"{variant.weight / weights:.0%}" if weights else _NOTHING,
+            f"{seen.requests / requests:.0%}" if requests else _NOTHING,
+            *_numbers(seen),
+        )
+    return {(route.model, variant.name) for variant in route.variants}
+
+
+def _table(columns: tuple[str, ...], *, numbers_from: int) -> Table:
+    """A table that fits 80 columns; names are folded rather than cut where it does not fit."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for position, name in enumerate(columns):
+        right = position >= numbers_from
+        table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
     return table
 
 
@@ -120,25 +97,16 @@ def _numbers(seen: Traffic) -> tuple[str, ...]:
 
 
 def _milliseconds(seconds: float | None) -> str:
-    return "–" if seconds is None else f"{seconds * 1000:.0f} ms"
-
-
-def scrape(metrics_url: str, gateways: int) -> list[str]:
-    """Prometheus pages of the gateway replicas on this machine; one that is not there is left out."""
-    base, port = metrics_url.rsplit(":", 1)
-    pages = []
-    for number in range(gateways):
-        try:
-            response = httpx.get(f"{base}:{int(port) + number}/metrics", timeout=5.0, trust_env=False)
-        except httpx.HTTPError:
-            continue
-        if response.status_code == 200:
-            pages.append(response.text)
-    return pages
+    return _NOTHING if seconds is None else f"{seconds * 1000:.0f} ms"
 
 
 def status() -> None:
-    """Print the tables. CommandFailed (exit code 1) when something is not ready."""
+    """Print the tables.
+
+    Raises:
+        CommandFailed: exit code 1 when nothing runs, or something is not ready; the message says what
+            and why.
+    """
     state = home.home_dir()
     run = running(state)
     control = control_of(run, state)
@@ -146,13 +114,35 @@ def status() -> None:
         apps = control.applications()
         config = control.gateway_config()
     except ControlError as error:
-        raise CommandFailed(str(error)) from error
+        raise CommandFailed(
+            str(error), hint=f"process {run.pid} runs; it may be starting or stopping"
+        ) from error
     finally:
         control.close()
-    gateways = apps["gateway"].wanted if "gateway" in apps else 1
-    out.print(f"Endpoint {run.endpoint}/v1 · process {run.pid} · configuration {config.revision}")
+    gateways = max(apps["gateway"].wanted, 1) if "gateway" in apps else 1
+    pages = scrape(run.metrics_url, gateways)
+    out.print(
+        f"Endpoint {run.endpoint}/v1 · process {run.pid} · configuration {config.revision}",
+        markup=False, soft_wrap=True,
+    )  # fmt: skip
     out.print(deployments_table(apps, config))
-    out.print(routes_table(config, read_traffic(scrape(run.metrics_url, gateways))))
-    late = [name for name, app in apps.items() if not app.ready]
-    if late:
-        raise CommandFailed(f"not ready: {', '.join(late)}", exit_code=FAILED)
+    out.print(routes_table(config, read_traffic(pages)))
+    if len(pages) < gateways:
+        err.print(
+            f"The numbers of {gateways - len(pages)} of {gateways} gateways are missing.", style="yellow"
+        )
+    if late := not_ready(apps, config):
+        raise CommandFailed(f"not ready: {'; '.join(late)}")
+
+
+def not_ready(apps: Mapping[str, AppStatus], config: GatewayConfig) -> list[str]:
+    """What should serve and does not, each with its reason. What is being removed is not asked for."""
+    wanted = {"gateway": "gateway"} | {entry.app: entry.name for entry in config.deployments}
+    late = []
+    for app_name, name in wanted.items():
+        app = apps.get(app_name)
+        if app is None:
+            late.append(f"{name} (not deployed)")
+        elif not app.ready:
+            late.append(f"{name} ({app.message or app.status.lower()})")
+    return late

@@ -9,6 +9,7 @@ list and gets 404. Bodies and streams pass through untouched.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -47,6 +48,9 @@ ALLOWED = frozenset(
 
 _TOKEN = ENGINE_TOKEN.encode()
 _PROPAGATOR = TraceContextTextMapPropagator()
+
+
+DISCONNECT_GRACE_S = 1.0
 
 
 class EngineGuard:
@@ -93,7 +97,7 @@ class EngineGuard:
         inner_scope = dict(scope)
         inner_scope["headers"] = [header for header in headers if header[0] != _TOKEN]
         if self._tracer is None or scope["method"] != "POST":
-            await self._inner(inner_scope, receive, send)
+            await _to_its_end(self._inner, inner_scope, receive, send)
             return
         await self._traced(self._tracer, path, inner_scope, receive, send)
 
@@ -114,10 +118,25 @@ class EngineGuard:
         scope["headers"] = _with_context(scope["headers"], span)
         watch = _ResponseWatch(send)
         try:
-            await self._inner(scope, receive, watch)
+            await _to_its_end(self._inner, scope, receive, watch)
         finally:
             watch.describe(span)
             span.end()
+
+
+async def _to_its_end(inner: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run `inner` so that a client that goes away ends its work too.
+
+    Serve cancels the request's task then. vLLM's handlers do their work in tasks of their own, which
+    that does not reach; they stop when they read the disconnect, and it is there to be read.
+    """
+    task = asyncio.ensure_future(inner(scope, receive, send))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=DISCONNECT_GRACE_S)
+        task.cancel()
+        raise
 
 
 class _ResponseWatch:

@@ -19,7 +19,7 @@ _MIB = 1024 * 1024
 _LEAST_KV_BYTES = 256 * _MIB
 _MOST_KV_BYTES = 4096 * _MIB
 _UNKNOWN_KV_BYTES = 1024 * _MIB
-_SEQUENCES = 4
+_SEQUENCES = 2
 """Full-length sequences that the default KV cache holds."""
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 
 import psutil
 
-
 _REAP = """
 read -r _
 for pid in "$@"; do

@@ -99,6 +99,7 @@ _GENERATES: dict[str, Rule] = {
     "top_logprobs": integer(0, _logprobs),
     "prompt_logprobs": integer(0, _logprobs),
     "stream_options": rules.stream_options,
+    "repetition_detection": rules.repetition,
     "response_format": rules.schema_holder,
     "structured_outputs": rules.structured_outputs,
     "guided_json": rules.schema,

@@ -231,6 +231,13 @@ def engine_extras(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
         refused(f"{name}.{min(keys)}", raw, limits)
 
 
+def repetition(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
+    """`repetition_detection`: what it asks for is looked for again with every token."""
+    for key, value in raw_object(name, raw).items():
+        if bytes(value) != b"null":
+            integer(0, lambda _: TOKEN_LIST)(f"{name}.{key}", value, limits)
+
+
 def stream_options(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
     """An object; the gateway adds to it."""
     members = raw_object(name, raw)

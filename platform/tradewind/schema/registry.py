@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import json
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +20,7 @@ from tradewind.api.resources import KINDS
 from tradewind.schema.json_schemas import json_schema_text
 from tradewind.schema.pages import arguments_page, errors_page, resources_page
 from tradewind.schema.vllm_arguments import vllm_table
+from tradewind.telemetry.reference import metrics_reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +35,24 @@ class Generated:
         return self.needs is None or importlib.util.find_spec(self.needs) is not None
 
 
+def _above(name: str) -> str:
+    """What the function `package.module:function` of a layer above this one returns.
+
+    By name, because importing it would turn the layers around: the command line prints schemas.
+    """
+    made = pkgutil.resolve_name(name)()
+    return made if isinstance(made, str) else json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+
+
 GENERATED: Final[Mapping[str, Generated]] = {
     # First: the page of engine arguments is written from this table.
     "platform/tradewind/compiler/vllm_arguments.json": Generated(vllm_table, needs="vllm"),
     "docs/reference/resources.md": Generated(resources_page),
     "docs/reference/errors.md": Generated(errors_page),
     "docs/reference/engine-arguments.md": Generated(arguments_page),
+    "docs/reference/metrics.md": Generated(metrics_reference),
+    "docs/reference/cli.md": Generated(partial(_above, "tradewind.cli.reference:cli_reference")),
+    "docs/reference/openapi.json": Generated(partial(_above, "tradewind.gateway.openapi:openapi_document")),
     **{
         f"docs/reference/schema/{kind.lower()}.json": Generated(partial(json_schema_text, kind))
         for kind in KINDS

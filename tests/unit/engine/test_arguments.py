@@ -163,12 +163,12 @@ SMOLLM2 = {
 MIB = 1024 * 1024
 
 
-def test_a_small_model_on_cpu_gets_a_cache_for_four_full_requests() -> None:
+def test_a_small_model_on_cpu_gets_a_cache_for_two_full_requests() -> None:
     defaults = cpu.argument_defaults(SMOLLM2, {}, {})
     assert defaults == {
         "enforce_eager": True,
         "max_model_len": 8192,
-        "kv_cache_memory_bytes": 30 * 2 * 3 * 64 * 2 * 8192 * 4,
+        "kv_cache_memory_bytes": 30 * 2 * 3 * 64 * 2 * 8192 * 2,
         "distributed_executor_backend": "uni",
     }
 
@@ -178,8 +178,8 @@ def test_a_small_model_on_cpu_gets_a_cache_for_four_full_requests() -> None:
     [
         pytest.param(LLAMA_8B, 8192, "auto", 4096 * MIB, id="bounded above"),
         pytest.param(SMOLLM2, 128, "auto", 256 * MIB, id="bounded below"),
-        pytest.param(SMOLLM2, 8192, "float32", 2 * 30 * 2 * 3 * 64 * 2 * 8192 * 4, id="twice as wide"),
-        pytest.param({"text_config": SMOLLM2}, 8192, "auto", 30 * 2 * 3 * 64 * 2 * 8192 * 4, id="multimodal"),
+        pytest.param(SMOLLM2, 8192, "float32", 2 * 30 * 2 * 3 * 64 * 2 * 8192 * 2, id="twice as wide"),
+        pytest.param({"text_config": SMOLLM2}, 8192, "auto", 30 * 2 * 3 * 64 * 2 * 8192 * 2, id="multimodal"),
         pytest.param({}, 8192, "auto", 1024 * MIB, id="unknown"),
         pytest.param(
             {**SMOLLM2, "num_attention_heads": 0, "head_dim": None}, 1, "auto", 1024 * MIB, id="odd"

@@ -39,7 +39,7 @@ CHECKS = [
 schema = schemathesis.openapi.from_dict(
     openapi_document(),
     config=SchemathesisConfig.from_dict(
-        {"generation": {"max-examples": 12, "deterministic": True, "database": "none", "mode": "all"}}
+        {"generation": {"max-examples": 6, "deterministic": True, "database": "none", "mode": "all"}}
     ),
 )
 

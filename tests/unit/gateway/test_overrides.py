@@ -150,6 +150,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "plugins": {"vllm_xargs": {"mine": 1}},
     "an unlimited thinking budget": {"thinking_token_budget": -1},
     "an empty stop": {"stop": []},
+    "repetition": {
+        "repetition_detection": {"max_pattern_size": 20, "min_count": 3, "min_pattern_size": None}
+    },
     "bias": {"logit_bias": {"1": -100}},
     "unknown": {"some_future_field": {"a": [1]}},
 }

@@ -64,6 +64,10 @@ CHAT_FIELDS: dict[str, tuple[dict[str, Any], Code]] = {
     "a regex bomb the old way": ({"guided_regex": "(a{999}){999}"}, Code.INVALID_VALUE),
     "a schema as broken text": ({"structured_outputs": {"json": "{"}}, Code.INVALID_VALUE),
     "structured_outputs as a list": ({"structured_outputs": []}, Code.INVALID_VALUE),
+    "patterns of a million tokens to look for": (
+        {"repetition_detection": {"max_pattern_size": 10**6, "min_count": 2}},
+        Code.INVALID_VALUE,
+    ),
     "stream as text": ({"stream": "true"}, Code.INVALID_VALUE),
     "stream as a number": ({"stream": 1}, Code.INVALID_VALUE),
     "stream_options as text": ({"stream": True, "stream_options": "x"}, Code.INVALID_VALUE),

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anthropic
 import openai
@@ -16,6 +17,12 @@ from tests.fakes.engine import Fault, Script
 from tests.unit.gateway.asgi import KEY, Stage, config, stage, user
 from tradewind.api.wire import GatewayConfig, RequestLimits
 
+ASK: Any = [user("x")]
+HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nx-api-key: "
+    + KEY.encode()
+    + b"\r\n"
+)
 SLOW = Script(tokens=100_000, interval_s=0.005)
 
 
@@ -71,13 +78,9 @@ async def by_hand(port: int, request: bytes) -> bytes:
 
 async def test_the_openai_sdk_gets_answers_streams_and_models() -> None:
     async with served() as (s, port), openai_client(port) as client:
-        whole = await client.chat.completions.create(
-            model="chat", messages=[{"role": "user", "content": "x"}]
-        )
+        whole = await client.chat.completions.create(model="chat", messages=ASK)
         assert whole.choices[0].message.content == " word word word"
-        stream = await client.chat.completions.create(
-            model="chat", messages=[{"role": "user", "content": "x"}], stream=True
-        )
+        stream = await client.chat.completions.create(model="chat", messages=ASK, stream=True)
         assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == " word word word"
         response = await client.responses.create(model="chat", input="x")
         assert response.output_text == " word word word"
@@ -89,13 +92,12 @@ async def test_the_openai_sdk_gets_answers_streams_and_models() -> None:
 
 async def test_the_openai_sdk_understands_our_errors() -> None:
     async with served() as (_, port), openai_client(port) as client:
-        messages = [{"role": "user", "content": "x"}]
         with pytest.raises(openai.NotFoundError) as missing:
-            await client.chat.completions.create(model="gpt-7", messages=messages)
+            await client.chat.completions.create(model="gpt-7", messages=ASK)
         assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
         assert missing.value.request_id is not None
         with pytest.raises(openai.BadRequestError) as bad:
-            await client.chat.completions.create(model="chat", messages=messages, n=10**9)
+            await client.chat.completions.create(model="chat", messages=ASK, n=10**9)
         assert bad.value.code == "invalid_value"
         async with openai_client(port, "tw-wrong-key-0123456789abcdef") as stranger:
             with pytest.raises(openai.AuthenticationError):
@@ -105,46 +107,34 @@ async def test_the_openai_sdk_understands_our_errors() -> None:
 async def test_the_openai_sdk_is_told_of_a_broken_stream() -> None:
     broken = Script(tokens=9, interval_s=0.005, fault=Fault.RESET_MID_STREAM, fault_after=3)
     async with served(script=broken) as (_, port), openai_client(port) as client:
-        stream = await client.chat.completions.create(model="chat", messages=[user("x")], stream=True)  # type: ignore[list-item]
-        got = []
+        stream = await client.chat.completions.create(model="chat", messages=ASK, stream=True)
+        assert (await anext(aiter(stream))).choices
         with pytest.raises(openai.APIError) as caught:
-            async for chunk in stream:
-                got.append(chunk)
+            [chunk async for chunk in stream]
         assert caught.value.code == "upstream_error"
-        assert got
 
 
 async def test_the_anthropic_sdk_gets_answers_streams_counts_and_errors() -> None:
     async with served() as (_, port), anthropic_client(port) as client:
-        whole = await client.messages.create(
-            model="chat", max_tokens=9, messages=[{"role": "user", "content": "x"}]
-        )
+        whole = await client.messages.create(model="chat", max_tokens=9, messages=ASK)
         assert whole.content[0].type == "text"
-        async with client.messages.stream(
-            model="chat", max_tokens=9, messages=[{"role": "user", "content": "x"}]
-        ) as stream:
+        async with client.messages.stream(model="chat", max_tokens=9, messages=ASK) as stream:
             assert await stream.get_final_text() == " word word word"
-        counted = await client.messages.count_tokens(
-            model="chat", messages=[{"role": "user", "content": "x"}]
-        )
+        counted = await client.messages.count_tokens(model="chat", messages=ASK)
         assert counted.input_tokens == 7
         assert [model.id async for model in client.models.list()] == ["chat", "llama"]
         with pytest.raises(anthropic.NotFoundError) as missing:
-            await client.messages.create(
-                model="gpt-7", max_tokens=9, messages=[{"role": "user", "content": "x"}]
-            )
+            await client.messages.create(model="gpt-7", max_tokens=9, messages=ASK)
         assert missing.value.type == "not_found_error"
         async with anthropic_client(port, "tw-wrong-key-0123456789abcdef") as stranger:
             with pytest.raises(anthropic.AuthenticationError):
-                await stranger.messages.create(
-                    model="chat", max_tokens=9, messages=[{"role": "user", "content": "x"}]
-                )
+                await stranger.messages.create(model="chat", max_tokens=9, messages=ASK)
 
 
 async def test_a_client_that_hangs_up_frees_the_engine() -> None:
     async with served(script=SLOW) as (s, port):
         async with openai_client(port) as client:
-            stream = await client.chat.completions.create(model="chat", messages=[user("x")], stream=True)  # type: ignore[list-item]
+            stream = await client.chat.completions.create(model="chat", messages=ASK, stream=True)
             async for _ in stream:
                 break
             await stream.close()
@@ -161,7 +151,7 @@ async def test_a_client_that_hangs_up_before_the_answer_frees_the_engine() -> No
             with pytest.raises(openai.APITimeoutError):
                 await client.with_options(timeout=0.1).chat.completions.create(
                     model="chat",
-                    messages=[user("x")],  # type: ignore[list-item]
+                    messages=ASK,
                 )
         await s.engine.until(lambda: s.engine.gone == 1, timeout_s=1)
 
@@ -169,18 +159,17 @@ async def test_a_client_that_hangs_up_before_the_answer_frees_the_engine() -> No
 async def test_a_slow_reader_is_held_by_bounded_buffers() -> None:
     flood = Script(tokens=20_000, pad_bytes=4_096)
     body = b'{"model":"chat","stream":true,"messages":[{"role":"user","content":"x"}]}'
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-api-key: %b\r\ncontent-type: application/json\r\n"
     async with served(script=flood) as (s, port):
         with socket.socket() as reader:
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
             reader.setblocking(False)
             await asyncio.get_running_loop().sock_connect(reader, ("127.0.0.1", port))
-            reader.send((head % KEY.encode()) + b"content-length: %d\r\n\r\n" % len(body) + body)
+            reader.send(HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
             await s.engine.until(lambda: s.engine.pauses > 0)
             assert s.engine.written < 20_000 * 4_096 / 2
             async with openai_client(port) as client:
                 s.engine.next.append(Script(tokens=3))
-                answer = await client.chat.completions.create(model="chat", messages=[user("x")])  # type: ignore[list-item]
+                answer = await client.chat.completions.create(model="chat", messages=ASK)
                 assert answer.choices, "other callers are served meanwhile"
         await s.engine.until(lambda: s.engine.gone == 1)
 
@@ -198,10 +187,9 @@ async def test_a_slow_reader_is_held_by_bounded_buffers() -> None:
     ],
 )
 async def test_row_2_ambiguous_framing_is_refused_and_the_connection_closed(framing: bytes) -> None:
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-api-key: %b\r\ncontent-type: application/json\r\n"
     smuggled = b"GET /v1/models HTTP/1.1\r\nhost: x\r\nx-api-key: %b\r\n\r\n" % KEY.encode()
     async with served() as (s, port):
-        said = await by_hand(port, (head % KEY.encode()) + framing + smuggled)
+        said = await by_hand(port, HEAD + framing + smuggled)
         assert said.startswith((b"HTTP/1.1 400", b"HTTP/1.1 415"))
         assert said.count(b"HTTP/1.1 ") == 1, "what follows is not taken for a request"
         assert s.seen() == 0
@@ -209,15 +197,13 @@ async def test_row_2_ambiguous_framing_is_refused_and_the_connection_closed(fram
 
 async def test_row_3_and_4_large_bodies_and_heads_end_the_connection() -> None:
     limits = RequestLimits(body_bytes=1_000, header_bytes=2_000)
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-api-key: %b\r\ncontent-type: application/json\r\n"
-    head = head % KEY.encode()
     async with served(config(limits=limits)) as (s, port):
-        announced = await by_hand(port, head + b"content-length: 999999999\r\n\r\n")
+        announced = await by_hand(port, HEAD + b"content-length: 999999999\r\n\r\n")
         assert announced.startswith(b"HTTP/1.1 413")
         chunks = b"".join(b"3e8\r\n" + b" " * 1_000 + b"\r\n" for _ in range(5))
-        grown = await by_hand(port, head + b"transfer-encoding: chunked\r\n\r\n" + chunks)
+        grown = await by_hand(port, HEAD + b"transfer-encoding: chunked\r\n\r\n" + chunks)
         assert grown.startswith(b"HTTP/1.1 413")
-        long = await by_hand(port, head + b"x: " + b"y" * 5_000 + b"\r\ncontent-length: 2\r\n\r\n{}")
+        long = await by_hand(port, HEAD + b"x: " + b"y" * 5_000 + b"\r\ncontent-length: 2\r\n\r\n{}")
         assert long.startswith(b"HTTP/1.1 431")
         assert b"connection: close" in announced
         assert b"connection: close" in long
@@ -226,7 +212,7 @@ async def test_row_3_and_4_large_bodies_and_heads_end_the_connection() -> None:
 
 async def test_shutdown_waits_for_a_stream_over_a_socket() -> None:
     async with served(script=Script(tokens=30, interval_s=0.005)) as (s, port), openai_client(port) as client:
-        stream = await client.chat.completions.create(model="chat", messages=[user("x")], stream=True)  # type: ignore[list-item]
+        stream = await client.chat.completions.create(model="chat", messages=ASK, stream=True)
         closing = asyncio.create_task(s.gateway.shutdown())
         words = [chunk async for chunk in stream]
         assert len(words) >= 30

@@ -73,7 +73,8 @@ async def test_row_1_a_query_changes_nothing() -> None:
 async def test_row_2_framing_is_never_relayed() -> None:
     headers = [
         (b"connection", b"keep-alive, x-secret"), (b"x-secret", b"1"), (b"te", b"trailers"),
-        (b"upgrade", b"h2c"), (b"proxy-authorization", b"x"), (b"expect", b"100-continue"), (b"trailer", b"x"),
+        (b"upgrade", b"h2c"),
+        (b"proxy-authorization", b"x"), (b"expect", b"100-continue"), (b"trailer", b"x"),
     ]  # fmt: skip
     async with stage() as s:
         assert (await s.client.chat(headers)).status == 200
@@ -165,7 +166,8 @@ async def test_row_5_a_reserved_header_is_no_unit_of_assignment() -> None:
 
 async def test_row_8_and_13_nothing_but_the_table_is_proxied() -> None:
     paths = [
-        "/sleep", "/wake_up", "/collective_rpc", "/update_weights", "/invocations", "/tokenize", "/detokenize",
+        "/sleep", "/wake_up", "/collective_rpc", "/update_weights", "/invocations", "/tokenize",
+        "/detokenize",
         "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/metrics", "/tradewind/stats", "/ping",
         "/version", "/server_info", "/reset_prefix_cache", "/docs", "/redoc", "/load", "/pooling",
         "/classify", "/rerank",

@@ -1,0 +1,218 @@
+"""Real SDKs against real engines through the whole platform."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+
+import anthropic
+import openai
+import pytest
+from anthropic import Anthropic
+from openai import OpenAI
+
+from tests.integration.conftest import ARCHITECTURES
+from tests.integration.platform import Platform, wait_for
+
+pytestmark = pytest.mark.engine
+
+MODEL = "smollm2-bf16"
+HELLO: list[dict[str, str]] = [{"role": "user", "content": "What is the capital of France?"}]
+RUNNING = "tradewind_engine_requests"
+
+
+@pytest.fixture
+def client(platform: Platform) -> Iterator[OpenAI]:
+    with platform.openai() as sdk:
+        yield sdk
+
+
+@pytest.fixture
+def claude(platform: Platform) -> Iterator[Anthropic]:
+    with Anthropic(base_url=platform.base, api_key=platform.key, max_retries=0) as sdk:
+        yield sdk
+
+
+def test_models_lists_routes_and_deployments_with_context_length_and_family(client: OpenAI) -> None:
+    listed = {entry.id: entry.model_dump() for entry in client.models.list()}
+    assert {"chat", "smollm2-bf16", "smollm2-fp32", *ARCHITECTURES, "tiny-embedding"} == set(listed)
+    assert listed["chat"]["context_length"] == listed["smollm2-bf16"]["context_length"] == 2048
+    assert {listed[name]["family"] for name in ARCHITECTURES} == {"llama", "mistral", "deepseek"}
+    assert client.models.retrieve("tiny-deepseek").model_dump()["family"] == "deepseek"
+
+
+@pytest.mark.parametrize("model", ["chat", MODEL, *ARCHITECTURES])
+def test_every_architecture_answers_whole_and_streamed(client: OpenAI, model: str) -> None:
+    options = {"model": model, "messages": HELLO, "max_tokens": 8, "temperature": 0, "user": "user-1"}
+    whole = client.chat.completions.create(**options)
+    assert whole.usage.completion_tokens <= 8
+    chunks = list(client.chat.completions.create(**options, stream=True))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert text == whole.choices[0].message.content
+    assert all(chunk.usage is None for chunk in chunks)
+    if model in {"chat", MODEL}:
+        assert "Paris" in text
+
+
+def test_usage_comes_with_a_stream_that_asks_for_it(client: OpenAI) -> None:
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL, messages=HELLO, max_tokens=4, stream=True, stream_options={"include_usage": True}
+        )
+    )
+    assert chunks[-1].usage.completion_tokens == 4
+    assert chunks[-1].choices == []
+
+
+def test_several_choices_stop_and_logprobs_pass_through(client: OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model=MODEL, messages=HELLO, max_tokens=6, n=2, logprobs=True, top_logprobs=2, stop=["zzz"], seed=1
+    )
+    assert len(answer.choices) == 2
+    assert len(answer.choices[0].logprobs.content[0].top_logprobs) == 2
+
+
+def test_structured_output_is_valid_json_of_the_schema(client: OpenAI) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 12}, "big": {"type": "boolean"}},
+        "required": ["city", "big"],
+        "additionalProperties": False,
+    }
+    answer = client.chat.completions.create(
+        model=MODEL,
+        messages=HELLO,
+        max_tokens=64,
+        temperature=0,
+        response_format={"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}},
+    )
+    assert set(json.loads(answer.choices[0].message.content)) == {"city", "big"}
+
+
+def test_a_named_tool_is_called_with_arguments_of_its_schema(client: OpenAI) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"city": {"type": "string", "maxLength": 12}},
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+    tool = {"type": "function", "function": {"name": "weather", "parameters": parameters}}
+    answer = client.chat.completions.create(
+        model="tiny-llama",
+        messages=HELLO,
+        max_tokens=64,
+        temperature=0,
+        tools=[tool],
+        tool_choice={"type": "function", "function": {"name": "weather"}},
+    )
+    call = answer.choices[0].message.tool_calls[0].function
+    assert call.name == "weather"
+    assert set(json.loads(call.arguments)) == {"city"}
+
+
+def test_completions_whole_and_streamed(client: OpenAI) -> None:
+    options = {"model": MODEL, "prompt": "The capital of France is", "max_tokens": 5, "temperature": 0}
+    whole = client.completions.create(**options)
+    streamed = "".join(chunk.choices[0].text for chunk in client.completions.create(**options, stream=True))
+    assert whole.choices[0].text == streamed
+    assert whole.model == MODEL
+
+
+def test_responses_whole_and_streamed(client: OpenAI) -> None:
+    options = {"model": MODEL, "input": "What is the capital of France?", "max_output_tokens": 16}
+    assert client.responses.create(**options, temperature=0).output_text
+    events = list(client.responses.create(**options, stream=True))
+    assert events[-1].type == "response.completed"
+    assert events[-1].response.usage.output_tokens > 0
+
+
+def test_anthropic_messages_whole_streamed_and_counted(claude: Anthropic) -> None:
+    options = {"model": "chat", "messages": HELLO, "max_tokens": 16}
+    whole = claude.messages.create(**options)
+    assert whole.content[0].text
+    assert whole.usage.output_tokens > 0
+    with claude.messages.stream(**options) as stream:
+        text = "".join(stream.text_stream)
+        final = stream.get_final_message()
+    assert text
+    assert final.stop_reason in {"end_turn", "max_tokens"}
+    counted = claude.messages.count_tokens(model="chat", messages=HELLO)
+    assert counted.input_tokens == whole.usage.input_tokens
+
+
+def test_anthropic_errors_are_its_own_exceptions(platform: Platform, claude: Anthropic) -> None:
+    with pytest.raises(anthropic.NotFoundError) as missing:
+        claude.messages.create(model="nope", messages=HELLO, max_tokens=1)
+    assert missing.value.body["error"]["code"] == "model_not_found"
+    assert missing.value.body["type"] == "error"
+    with (
+        Anthropic(base_url=platform.base, api_key="wrong", max_retries=0) as stranger,
+        pytest.raises(anthropic.AuthenticationError),
+    ):
+        stranger.messages.create(model="chat", messages=HELLO, max_tokens=1)
+
+
+def test_embeddings_rerank_and_score(client: OpenAI, platform: Platform) -> None:
+    answer = client.embeddings.create(model="tiny-embedding", input=["one", "two"], encoding_format="float")
+    assert [len(entry.embedding) for entry in answer.data] == [128, 128]
+    with platform.http() as raw:
+        body = {"model": "tiny-embedding", "query": "one", "documents": ["one", "two", "three"]}
+        ranked = raw.post("/v1/rerank", json=body).json()["results"]
+        assert ranked[0]["index"] == 0
+        score = {"model": "tiny-embedding", "text_1": "one", "text_2": ["one", "two"]}
+        assert raw.post("/v1/score", json=score).json()["data"][0]["score"] == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "code"),
+    [
+        ({"model": "nope"}, openai.NotFoundError, "model_not_found"),
+        ({"n": 10**9}, openai.BadRequestError, "invalid_value"),
+        ({"max_tokens": -1}, openai.BadRequestError, "invalid_value"),
+        ({"max_tokens": 100_000}, openai.BadRequestError, "context_length_exceeded"),
+        ({"model": "tiny-embedding"}, openai.BadRequestError, "unsupported_endpoint"),
+        ({"extra_body": {"chat_template": "{{ 1 }}"}}, openai.BadRequestError, "field_not_allowed"),
+        ({"temperature": -1}, openai.BadRequestError, "engine_rejected"),
+    ],
+)
+def test_errors_are_the_sdk_exceptions_with_stable_codes(
+    client: OpenAI, change: dict[str, object], error: type[openai.APIStatusError], code: str
+) -> None:
+    with pytest.raises(error) as raised:
+        client.chat.completions.create(**{"model": MODEL, "messages": HELLO, "max_tokens": 4} | change)
+    assert raised.value.code == code
+    assert raised.value.request_id.startswith("req_")
+
+
+def test_a_wrong_key_is_an_authentication_error(platform: Platform) -> None:
+    with (
+        platform.openai(api_key="tw-wrong") as stranger,
+        pytest.raises(openai.AuthenticationError) as raised,
+    ):
+        stranger.models.list()
+    assert raised.value.code == "invalid_api_key"
+
+
+def running(platform: Platform) -> float:
+    return platform.metric(RUNNING, **{"tradewind.deployment": MODEL, "tradewind.state": "running"})
+
+
+def test_a_client_that_goes_away_frees_the_engine_within_a_second(platform: Platform, client: OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model=MODEL, messages=HELLO, max_tokens=1500, stream=True, extra_body={"ignore_eos": True}
+    )
+    next(iter(stream))
+    wait_for(lambda: running(platform) == 1, "the request in the engine", 5)
+    stream.close()
+    wait_for(lambda: running(platform) == 0, "the engine free again", 1.6)
+
+
+def test_a_client_timeout_frees_the_engine_too(platform: Platform, client: OpenAI) -> None:
+    started = time.monotonic()
+    with pytest.raises(openai.APITimeoutError):
+        client.with_options(timeout=2.0).chat.completions.create(
+            model=MODEL, messages=HELLO, max_tokens=1500, extra_body={"ignore_eos": True}
+        )
+    assert time.monotonic() - started < 10
+    wait_for(lambda: running(platform) == 0, "the engine free again", 1.6)
