@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -17,10 +20,21 @@ from rich.console import Console
 from tests.bench import end_to_end, gateway_cost, report, stage
 from tests.bench.gateway_cost import Effort, Series
 from tests.bench.load import LoadFailed
+from tradewind.serve.local import run_dir
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 16
 """Of the comparison with the bare engine."""
+
+
+@contextmanager
+def _state() -> Iterator[Path]:
+    """A state directory for one platform; gone afterwards, with what Ray wrote for it."""
+    with tempfile.TemporaryDirectory(prefix="tradewind-bench-") as directory:
+        try:
+            yield Path(directory)
+        finally:
+            shutil.rmtree(run_dir(Path(directory)), ignore_errors=True)
 
 
 def _gateway(effort: Effort, state: Path, console: Console) -> dict[str, Series]:
@@ -62,16 +76,16 @@ def main() -> int:
     before = report.machine()
     began = time.monotonic()
     figures: dict[str, Series] = {}
-    with tempfile.TemporaryDirectory(prefix="tradewind-bench-") as directory:
-        try:
-            if args.only != "platform":
-                effort = gateway_cost.QUICK if args.quick else Effort()
-                figures |= _gateway(effort, Path(directory) / "gateway", console)
-            if args.only != "gateway" and not args.quick:
-                figures |= _platform(Path(directory) / "platform", console)
-        except (LoadFailed, end_to_end.PlatformFailed, stage.StageFailed) as error:
-            console.print(f"[red]No valid result:[/] {error}")
-            return 1
+    try:
+        if args.only != "platform":
+            with _state() as state:
+                figures |= _gateway(gateway_cost.QUICK if args.quick else Effort(), state, console)
+        if args.only != "gateway" and not args.quick:
+            with _state() as state:
+                figures |= _platform(state, console)
+    except (LoadFailed, end_to_end.PlatformFailed, stage.StageFailed) as error:
+        console.print(f"[red]No valid result:[/] {error}")
+        return 1
     report.show(figures, Console())
     document = report.document(figures, before, time.monotonic() - began)
     args.json.write_text(json.dumps(document, indent=2) + "\n")

@@ -26,6 +26,7 @@ TOKEN_INTERVAL_S = 0.02
 REPLICA_PORTS = range(31_500, 31_600)
 """Away from those of a platform that somebody runs beside the bench."""
 _READY_S = 120.0
+_SETTLED_S = 4.0
 _ROUTE = "bench"
 _VARIANTS = {"control": 80, "candidate": 20}
 _MODEL = """
@@ -145,7 +146,7 @@ def running(state: Path, root: Path) -> Iterator[Stage]:
     with LocalPlatform(LocalOptions(home=state, cpus=64, ports=ports, dashboard_port=18_265)) as platform:
         platform.start()
         platform.apply(config.serve_config)
-        _wait(platform, config, key)
+        _wait(platform, config, key, state)
         found = processes.family(os.getpid(), state)
         engine = processes.replica(found, "control")
         yield Stage(
@@ -159,7 +160,7 @@ def running(state: Path, root: Path) -> Iterator[Stage]:
         )
 
 
-def _wait(platform: LocalPlatform, config: Compiled, key: str) -> None:
+def _wait(platform: LocalPlatform, config: Compiled, key: str, state: Path) -> None:
     deadline = time.monotonic() + _READY_S
     while True:
         apps = platform.control.applications().values()
@@ -172,3 +173,14 @@ def _wait(platform: LocalPlatform, config: Compiled, key: str) -> None:
     client = Client(manifests.endpoint(config), key)
     manifests.wait_until_in_force(client, config, timeout_s=60.0)
     client.close()
+    _settle(state)
+
+
+def _settle(state: Path) -> None:
+    """Return when HAProxy has not been replaced for a while: it is, after each replica that came."""
+    quiet_since, last = time.monotonic(), [0]
+    while time.monotonic() - quiet_since < _SETTLED_S:
+        now = processes.haproxies(processes.family(os.getpid(), state))
+        if now != last or len(now) != 1:
+            quiet_since, last = time.monotonic(), now
+        time.sleep(0.2)

@@ -68,9 +68,7 @@ class FakeServeApi:
             app["name"]: _details(self.states.get(app["name"], State()), app)
             for app in (self.config or {"applications": []})["applications"]
         }
-        return {
-            "applications": applications | {name: _details(state) for name, state in self.extra.items()}
-        }
+        return {"applications": applications | {name: _details(state) for name, state in self.extra.items()}}
 
 
 def _details(state: State, app: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -120,5 +118,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *_: object) -> None:
         pass

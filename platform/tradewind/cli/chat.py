@@ -9,7 +9,7 @@ from typing import Any
 
 from tradewind.api.wire import Task
 from tradewind.cli.client import Answer, Client, EndpointError
-from tradewind.cli.console import err, failures, out, plain, printable
+from tradewind.cli.console import err, failures, plain, printable
 from tradewind.cli.errors import BAD_INPUT, FAILED, CommandFailed
 from tradewind.cli.signals import Terminated
 
@@ -43,9 +43,15 @@ def say(client: Client, model: str, messages: Messages, user: str | None, answer
     with contextlib.closing(client.chat(model, messages, answer, **body)) as pieces:
         try:
             for piece in pieces:
-                out.print(printable(piece), end="", markup=False, soft_wrap=True)
+                _write(printable(piece))
         finally:
-            out.print()
+            _write("\n")
+
+
+def _write(text: str) -> None:
+    """To standard output at once and as it is: rich would turn tabs into spaces."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def describe(answer: Answer) -> str:

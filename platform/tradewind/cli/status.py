@@ -79,7 +79,7 @@ def _add_route(table: Table, route: RouteEntry, traffic: Mapping[Labels, Traffic
 
 def _table(columns: tuple[str, ...], *, numbers_from: int) -> Table:
     """A table that fits 80 columns; names are folded rather than cut where it does not fit."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for position, name in enumerate(columns):
         right = position >= numbers_from
         table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
@@ -125,7 +125,9 @@ def status() -> None:
         f"Endpoint {run.endpoint}/v1 · process {run.pid} · configuration {config.revision}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
+    out.print()
     out.print(deployments_table(apps, config))
+    out.print()
     out.print(routes_table(config, read_traffic(pages)))
     if len(pages) < gateways:
         err.print(

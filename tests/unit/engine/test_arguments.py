@@ -176,7 +176,7 @@ def test_a_small_model_on_cpu_gets_a_cache_for_two_full_requests() -> None:
 @pytest.mark.parametrize(
     ("config", "length", "dtype", "expected"),
     [
-        pytest.param(LLAMA_8B, 8192, "auto", 4096 * MIB, id="bounded above"),
+        pytest.param(LLAMA_8B, 32768, "auto", 4096 * MIB, id="bounded above"),
         pytest.param(SMOLLM2, 128, "auto", 256 * MIB, id="bounded below"),
         pytest.param(SMOLLM2, 8192, "float32", 2 * 30 * 2 * 3 * 64 * 2 * 8192 * 2, id="twice as wide"),
         pytest.param({"text_config": SMOLLM2}, 8192, "auto", 30 * 2 * 3 * 64 * 2 * 8192 * 2, id="multimodal"),

@@ -1,0 +1,101 @@
+"""Engines that die or hang under a real platform."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.integration.platform import Platform, wait_for
+
+pytestmark = pytest.mark.engine
+
+VICTIM = "tiny-llama"
+ROUTE = """
+---
+apiVersion: tradewind.dev/v1alpha1
+kind: ModelRoute
+metadata: {name: guarded}
+spec:
+  model: guarded
+  variants: [{name: only, deployment: tiny-llama}]
+  fallback: [{deployment: tiny-mistral}]
+"""
+BODY = {"model": "guarded", "prompt": "a", "max_tokens": 2}
+
+
+@pytest.fixture
+def guarded(platform: Platform, everything: str) -> Iterator[Platform]:
+    """The platform with a route that falls back; left whole again."""
+    assert platform.apply(everything + ROUTE).returncode == 0
+    yield platform
+    wait_for(lambda: healthy(platform) == 1, "the engine back in rotation", 180)
+    assert platform.apply(everything).returncode == 0
+
+
+def healthy(platform: Platform) -> float:
+    return platform.metric(
+        "tradewind_replicas", **{"tradewind.deployment": VICTIM, "tradewind.state": "healthy"}
+    )
+
+
+def engine_core(platform: Platform) -> psutil.Process:
+    """vLLM's own process below the replica."""
+    [replica] = platform.engine_processes(VICTIM)
+    cores = [child for child in replica.children(recursive=True) if "EngineCore" in " ".join(child.cmdline())]
+    assert len(cores) == 1
+    return cores[0]
+
+
+def answered_by(platform: Platform) -> str:
+    with platform.http() as client:
+        response = client.post("/v1/completions", json=BODY)
+    assert response.status_code == 200, response.text
+    return str(response.json()["model"])
+
+
+def test_a_killed_replica_costs_no_request_and_comes_back(guarded: Platform) -> None:
+    assert answered_by(guarded) == VICTIM
+    [replica] = guarded.engine_processes(VICTIM)
+    replica.kill()
+    until = time.monotonic() + 3
+    answers = []
+    while time.monotonic() < until:
+        answers.append(answered_by(guarded))
+    assert answers[-1] == "tiny-mistral"
+    wait_for(lambda: answered_by(guarded) == VICTIM, "the new replica in use", 180)
+
+
+def test_a_dead_engine_process_costs_no_request_and_is_replaced(guarded: Platform) -> None:
+    engine_core(guarded).kill()
+    for _ in range(20):
+        answered_by(guarded)
+    wait_for(lambda: answered_by(guarded) == VICTIM, "the new engine in use", 180)
+
+
+def test_a_stopped_engine_process_is_out_of_rotation_within_ten_seconds(guarded: Platform) -> None:
+    core = engine_core(guarded)
+    core.send_signal(signal.SIGSTOP)
+    try:
+        seconds = wait_for(lambda: healthy(guarded) == 0, "the stuck engine out of rotation", 20)
+        assert seconds < 10
+        assert answered_by(guarded) == "tiny-mistral"
+    finally:
+        if core.is_running():
+            core.send_signal(signal.SIGCONT)
+
+
+def test_a_stream_that_breaks_ends_with_an_error_event_and_no_done(guarded: Platform) -> None:
+    body = {**BODY, "max_tokens": 400, "stream": True, "ignore_eos": True}
+    with guarded.http() as client, client.stream("POST", "/v1/completions", json=body) as response:
+        lines = response.iter_lines()
+        next(lines)
+        [replica] = guarded.engine_processes(VICTIM)
+        replica.kill()
+        rest = [line for line in lines if line]
+    assert '"error"' in rest[-1]
+    assert '"code":"upstream_error"' in rest[-1].replace(" ", "")
+    assert "data: [DONE]" not in rest

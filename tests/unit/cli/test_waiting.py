@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tradewind.cli.errors import CommandFailed
+from tradewind.cli.fetching import stage_of
+from tradewind.cli.waiting import STALE_S, UNREACHABLE_S, Waiting, rows
+from tradewind.engine.sources.report import ProgressFile, progress_file
+from tradewind.serve.control import AppStatus, ControlError
+
+World = Callable[[float], dict[str, AppStatus]]
+
+
+def app(name: str = "llama", status: str = "RUNNING", message: str = "") -> AppStatus:
+    return AppStatus(name, status, message, wanted=1, running=int(status == "RUNNING"))
+
+
+class Play:
+    """A Serve whose state is a function of the time, and a clock that runs while somebody sleeps."""
+
+    def __init__(self, world: World, *, terminal: bool = False, stage: str = "") -> None:
+        self.now = 0.0
+        self.screen = io.StringIO()
+        console = Console(file=self.screen, force_terminal=terminal, width=100, _environ={})
+        self.waiting = Waiting(
+            lambda: world(self.now), lambda _: stage, console, clock=lambda: self.now, sleep=self.sleep
+        )
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def becoming(ready_at: float, before: AppStatus | None = None) -> World:
+    started = {} if before is None else {"llama": before}
+    return lambda now: {"llama": app()} if now >= ready_at else started
+
+
+def test_it_returns_as_soon_as_everything_is_ready() -> None:
+    play = Play(becoming(3.0, app(status="DEPLOYING")), stage="loading the engine")
+    play.waiting.until_ready(["llama"], 60.0)
+    assert 3.0 <= play.now < 3.5
+    assert [line.split(" (")[0] for line in play.screen.getvalue().split("\n") if "llama: " in line] == [
+        "  llama: loading the engine",
+        "  llama: ready",
+    ]
+
+
+def test_in_a_terminal_only_what_is_ready_stays_on_the_screen() -> None:
+    play = Play(becoming(1.0), terminal=True)
+    play.waiting.until_ready(["llama"], 60.0)
+    assert "llama: ready" in play.screen.getvalue()
+    assert "llama: starting" not in play.screen.getvalue()
+
+
+def test_a_failure_ends_the_wait_at_once_with_the_engines_own_words() -> None:
+    play = Play(lambda _: {"llama": app(status="DEPLOYING", message="out of memory [Errno 12]")})
+    with pytest.raises(CommandFailed, match=r"^llama did not start: out of memory \[Errno 12\]$"):
+        play.waiting.until_ready(["llama"], 60.0)
+    assert play.now == 0.0
+
+
+def test_all_failures_are_told() -> None:
+    world = {"a": app("a", "DEPLOY_FAILED"), "b": app("b", "UNHEALTHY", "gone"), "c": app("c")}
+    with pytest.raises(CommandFailed, match=r"^a did not start: DEPLOY_FAILED; b did not start: gone$"):
+        Play(lambda _: world).waiting.until_ready(["a", "b", "c"], 60.0)
+
+
+def test_a_failure_from_before_the_change_is_given_time_to_go_away() -> None:
+    broken = app(status="UNHEALTHY", message="old trouble")
+    play = Play(becoming(STALE_S / 2, broken))
+    play.waiting.until_ready(["llama"], 60.0, {"llama": broken})
+    assert play.now >= STALE_S / 2
+
+
+def test_a_failure_from_before_the_change_that_stays_is_one() -> None:
+    broken = app(status="UNHEALTHY", message="old trouble")
+    play = Play(lambda _: {"llama": broken})
+    with pytest.raises(CommandFailed, match="old trouble"):
+        play.waiting.until_ready(["llama"], 60.0, {"llama": broken})
+    assert STALE_S <= play.now < STALE_S + 1
+
+
+def test_a_new_failure_is_not_mistaken_for_the_old_one() -> None:
+    play = Play(lambda _: {"llama": app(status="DEPLOYING", message="new trouble")})
+    with pytest.raises(CommandFailed, match="new trouble"):
+        play.waiting.until_ready(["llama"], 60.0, {"llama": app(status="UNHEALTHY", message="old")})
+    assert play.now == 0.0
+
+
+def test_too_slow_is_said_with_what_it_was_busy_with() -> None:
+    play = Play(becoming(1e9), stage="downloading weights 40%")
+    with pytest.raises(CommandFailed, match=r"not ready after 5 s: llama \(downloading weights 40%\)"):
+        play.waiting.until_ready(["llama"], 5.0)
+
+
+def test_a_ray_that_is_away_for_a_moment_is_waited_for() -> None:
+    def world(now: float) -> dict[str, AppStatus]:
+        if 1.0 < now < UNREACHABLE_S / 2:
+            raise ControlError("Ray's API cannot be reached: ConnectError")
+        return {"llama": app()} if now > UNREACHABLE_S / 2 else {}
+
+    Play(world).waiting.until_ready(["llama"], 600.0)
+
+
+def test_a_ray_that_stays_away_ends_the_wait() -> None:
+    def world(now: float) -> dict[str, AppStatus]:
+        raise ControlError("Ray's API cannot be reached: ConnectError")
+
+    play = Play(world)
+    with pytest.raises(CommandFailed, match="cannot be reached"):
+        play.waiting.until_ready(["llama"], 600.0)
+    assert UNREACHABLE_S < play.now < UNREACHABLE_S + 1
+
+
+def test_an_application_that_serve_does_not_know_yet_is_starting() -> None:
+    (row,) = rows(["llama"], {}, lambda _: "")
+    assert (row.state, row.ready, row.failure) == ("starting", False, "")
+
+
+def test_the_stage_is_what_the_engine_published(home: Path) -> None:
+    assert stage_of("llama") == ""
+    publish = ProgressFile(progress_file(home, "llama"))
+    publish("download", 25, 100)
+    assert stage_of("llama") == "downloading weights 25%"
+    publish("load")
+    assert stage_of("llama") == "loading the engine"
+    publish.failed("gone")
+    assert stage_of("llama") == ""
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"stage": []}', json.dumps({"stage": "load"})])
+def test_a_progress_file_that_is_odd_says_nothing(home: Path, content: str) -> None:
+    path = progress_file(home, "llama")
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    assert stage_of("llama") == ""
