@@ -22,17 +22,13 @@ spec:
   source: {{uri: "file://{directory}"}}
   task: {task}
   engine:
-    args: {{enforceEager: true, maxModelLen: 512, kvCacheMemoryBytes: 67108864{more}}}
+    args: {{enforceEager: true, maxModelLen: 512, kvCacheMemoryBytes: 67108864}}
 """
-
-
-TOOLS = ", enableAutoToolChoice: true, toolCallParser: hermes"
 
 
 def deployment(name: str, directory: Path, task: str = "generate") -> str:
     """Manifest of a tiny model."""
-    more = TOOLS if task == "generate" else ""
-    return DEPLOYMENT.format(name=name, directory=directory, task=task, more=more)
+    return DEPLOYMENT.format(name=name, directory=directory, task=task)
 
 
 @pytest.fixture(scope="session")

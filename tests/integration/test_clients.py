@@ -99,9 +99,9 @@ def test_a_named_tool_is_called_with_arguments_of_its_schema(client: OpenAI) -> 
     }
     tool = {"type": "function", "function": {"name": "weather", "parameters": parameters}}
     answer = client.chat.completions.create(
-        model="tiny-llama",
+        model=MODEL,
         messages=HELLO,
-        max_tokens=64,
+        max_tokens=96,
         temperature=0,
         tools=[tool],
         tool_choice={"type": "function", "function": {"name": "weather"}},

@@ -119,7 +119,7 @@ def test_an_engine_that_cannot_start_says_why_and_harms_nobody(changing: Platfor
     assert variant_of(changing, "user-1") in {"control", "candidate"}
     status = changing.cli("status")
     assert status.returncode == 1
-    assert "max_model_len" in status.stdout
+    assert "max_model_len" in status.stdout + status.stderr
 
 
 def test_a_model_is_scaled_out_and_in_without_a_failed_request(changing: Platform, everything: str) -> None:

@@ -171,9 +171,7 @@ def chat(
     ] = None,
     model: ModelOption = None,
     user: Annotated[str | None, typer.Option(help="User id, which a sticky route assigns by.")] = None,
-    url: Annotated[
-        str | None, typer.Option(help="Another endpoint than the running platform's.")
-    ] = None,
+    url: Annotated[str | None, typer.Option(help="Another endpoint than the running platform's.")] = None,
     key: KeyOption = None,
 ) -> None:
     """Talk to a model and see which variant answered."""

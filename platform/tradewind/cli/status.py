@@ -82,7 +82,9 @@ def _table(columns: tuple[str, ...], *, numbers_from: int) -> Table:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for position, name in enumerate(columns):
         right = position >= numbers_from
-        table.add_column(name, justify="right" if right else "left", no_wrap=right, overflow="fold")
+        table.add_column(
+            name, justify="right" if right else "left", overflow="fold", min_width=None if right else 5
+        )
     return table
 
 

@@ -30,7 +30,9 @@ class Row:
     state: str
     ready: bool
     failure: str = ""
-    """The engine's own last error."""
+    """Why it will not start: the engine's own last error."""
+    trouble: str = ""
+    """What it is being replaced for: an engine that died after it had started."""
 
 
 Stage = Callable[[str], str]
@@ -43,11 +45,27 @@ def rows(names: Iterable[str], apps: Mapping[str, AppStatus], stage: Stage) -> l
 
 
 def _row(name: str, app: AppStatus | None, stage: Stage) -> Row:
-    if app is not None and (app.failed or app.message):
+    if app is not None and app.failed:
         return Row(name, "failed", False, app.message or app.status)
     if app is not None and app.ready:
         return Row(name, "ready", True)
+    if app is not None and app.message:
+        return Row(name, f"being replaced: {app.message}", False, trouble=app.message)
     return Row(name, stage(name) or "starting", False)
+
+
+def _raise_failure(current: list[Row], old: Mapping[str, Row], elapsed: float) -> None:
+    """CommandFailed for what will not start, and for what was unwell before the change and stays so."""
+    settled = elapsed >= STALE_S
+    said = []
+    for row in current:
+        before = old[row.name]
+        if row.failure and (settled or row.failure != before.failure):
+            said.append(f"{row.name} did not start: {row.failure}")
+        elif row.trouble and settled and row.trouble == before.trouble:
+            said.append(f"{row.name} was and is not well: {row.trouble}")
+    if said:
+        raise CommandFailed("; ".join(said))
 
 
 class Waiting:
@@ -83,7 +101,7 @@ class Waiting:
             CommandFailed: one failed, Ray went away, or `timeout_s` passed.
         """
         started = last_answer = self._clock()
-        old = {row.name: row.failure for row in rows(names, before or {}, self._stage)}
+        old = {row.name: row for row in rows(names, before or {}, self._stage)}
         with Live(console=self._console, transient=True, refresh_per_second=8) as live:
             while True:
                 now = self._clock()
@@ -97,19 +115,13 @@ class Waiting:
                     current = [Row(name, "starting", False) for name in names]
                 live.update(self._table(current, elapsed))
                 self._print_changes(current, elapsed)
-                self._raise_failure(current, old if elapsed < STALE_S else {})
+                _raise_failure(current, old, elapsed)
                 if all(row.ready for row in current):
                     return
                 if elapsed > timeout_s:
                     late = ", ".join(f"{row.name} ({row.state})" for row in current if not row.ready)
                     raise CommandFailed(f"not ready after {timeout_s:.0f} s: {late}")
                 self._sleep(POLL_S)
-
-    @staticmethod
-    def _raise_failure(current: list[Row], old: Mapping[str, str]) -> None:
-        failed = [row for row in current if row.failure and row.failure != old.get(row.name)]
-        if failed:
-            raise CommandFailed("; ".join(f"{row.name} did not start: {row.failure}" for row in failed))
 
     def _print_changes(self, current: list[Row], elapsed: float) -> None:
         """Without a terminal there is no live table: print each change once. Always print `ready`."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-import platformdirs
 from opentelemetry.trace import TracerProvider
 
 from tradewind.api.wire import EngineSettings
@@ -21,11 +19,12 @@ from tradewind.engine.family import family_of
 from tradewind.engine.liveness import process_problem
 from tradewind.engine.output import OutputTee, root_cause, says_little, tidy
 from tradewind.engine.progress import StallProbe
-from tradewind.engine.sources.cache import default_cache_dir
 from tradewind.engine.sources.report import Progress, ProgressFile, both, progress_file, silent
 from tradewind.engine.sources.resolve import LocalModel, prefetch
 from tradewind.engine.stats import EngineStats, LoadMeter
 from tradewind.engine.warmup import warm_up
+from tradewind.home import cache_dir as cache_home
+from tradewind.home import home_dir
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,8 +68,8 @@ class VLLMEngine:
     ) -> None:
         self._token = token
         self._provider = tracer_provider
-        self._cache_dir = cache_dir or default_cache_dir()
-        self._home = home or state_dir()
+        self._cache_dir = cache_dir or cache_home()
+        self._home = home or home_dir()
         self._progress = progress
         self._clock = clock
         self._meter = LoadMeter()
@@ -190,8 +189,3 @@ class VLLMEngine:
             said = root_cause(f"{self._tee.text()}\n{own}")
             return said or tidy(own, type(error).__name__)
         return own if isinstance(error, EngineStartError) else tidy(own, type(error).__name__)
-
-
-def state_dir() -> Path:
-    """`TRADEWIND_HOME`, or the user's state directory."""
-    return Path(os.environ.get("TRADEWIND_HOME") or platformdirs.user_state_dir("tradewind"))

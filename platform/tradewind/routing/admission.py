@@ -39,15 +39,15 @@ class AdmissionError(Exception):
         self.deployment = deployment
 
 
-class NoReplica(AdmissionError):  # noqa: N818 - named for the situation
+class NoReplica(AdmissionError):
     """No replica is ready."""
 
 
-class QueueFull(AdmissionError):  # noqa: N818 - named for the situation
+class QueueFull(AdmissionError):
     """Every replica is busy and there is no room to wait."""
 
 
-class Timeout(AdmissionError):  # noqa: N818 - named for the situation
+class Timeout(AdmissionError):
     """No replica became free in time."""
 
     def __init__(self, deployment: str, ready: bool) -> None:

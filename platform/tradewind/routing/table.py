@@ -32,7 +32,7 @@ _SUGGEST_FROM_NAMES = 256
 _SHOWN_CHARS = 64
 
 
-class UnknownModel(LookupError):  # noqa: N818 - named for what the client did
+class UnknownModel(LookupError):
     """No route and no deployment is called `model`."""
 
     def __init__(self, model: str, known: Sequence[str]) -> None:

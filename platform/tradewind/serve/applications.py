@@ -27,7 +27,7 @@ from tradewind.gateway.rotation import Rotation
 from tradewind.gateway.upstream import Upstream
 from tradewind.routing.replica import ReplicaAddress
 from tradewind.secrets import read_secret
-from tradewind.serve.control import REASON_MARK
+from tradewind.serve.control import REASON_MARK, START_MARK
 from tradewind.serve.discovery import Address, ReplicaDiscovery
 from tradewind.telemetry import names
 from tradewind.telemetry.logs import setup_logging
@@ -58,7 +58,7 @@ class EngineReplica:
             await engine.start(self._settings)
         except EngineError as error:
             # Serve shows the text of this exception as the application's status.
-            raise RuntimeError(f"{REASON_MARK} {error}") from None
+            raise RuntimeError(f"{START_MARK} {error}") from None
         self._engine = engine
         return engine.asgi
 
@@ -115,7 +115,7 @@ class GatewayReplica:
             self._gateway.configure(config)
         except ConfigRefused as error:
             if self._config is None:
-                raise RuntimeError(f"{REASON_MARK} {error}") from None
+                raise RuntimeError(f"{START_MARK} {error}") from None
             logger.error("configuration %s was refused: %s", config.revision, error)
             return
         self._config = config

@@ -17,6 +17,11 @@ from tradewind.api.wire import GatewayConfig
 _APPLICATIONS = "/api/serve/applications/"
 REASON_MARK = "tradewind-reason:"
 """Precedes the one line of an exception's text that is meant for people."""
+START_MARK = "tradewind-did-not-start:"
+"""The same, where a replica could not start: Serve will try again, and it will fail again."""
+
+
+_MARKS = (START_MARK, REASON_MARK)
 
 
 class ControlError(Exception):
@@ -34,11 +39,8 @@ class AppStatus:
     """What went wrong, in a person's words; empty while all is well."""
     wanted: int
     running: int
-
-    @property
-    def failed(self) -> bool:
-        """Serve has given up."""
-        return self.status == "DEPLOY_FAILED"
+    failed: bool
+    """It cannot start as it is configured. An engine that died later is replaced, and has not failed."""
 
     @property
     def ready(self) -> bool:
@@ -50,9 +52,9 @@ def reason(message: str) -> str:
 
     Serve puts a traceback there; our exceptions mark the line that matters.
     """
-    if REASON_MARK in message:
-        tail = message.rsplit(REASON_MARK, 1)[1]
-        return tail.split("\n", 1)[0].strip()
+    for mark in _MARKS:
+        if mark in message:
+            return message.rsplit(mark, 1)[1].split("\n", 1)[0].strip()
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"^[\w.]*(Error|Exception|Exit)\b", line)]
     return errors[-1] if errors else (lines[-1] if lines else "")
@@ -64,23 +66,27 @@ def parse_status(document: Mapping[str, Any]) -> dict[str, AppStatus]:
     for name, app in document.get("applications", {}).items():
         deployments = list(app.get("deployments", {}).values())
         messages = [app.get("message") or ""] + [entry.get("message") or "" for entry in deployments]
-        bad = app.get("status") in {"DEPLOY_FAILED", "UNHEALTHY"} or any(REASON_MARK in m for m in messages)
+        status = app.get("status", "UNKNOWN")
+        starting = status in {"DEPLOYING", "DEPLOY_FAILED"}
+        not_started = starting and any(START_MARK in message for message in messages)
+        failed = status == "DEPLOY_FAILED" or not_started
         found[name] = AppStatus(
             name=name,
-            status=app.get("status", "UNKNOWN"),
-            message=_pick_reason(messages) if bad else "",
+            status=status,
+            message=_pick_reason(messages) if failed or status == "UNHEALTHY" else "",
             wanted=sum(entry.get("target_num_replicas", 0) for entry in deployments),
             running=sum(
                 replica.get("state") == "RUNNING"
                 for entry in deployments
                 for replica in entry.get("replicas", [])
             ),
+            failed=failed,
         )
     return found
 
 
 def _pick_reason(messages: list[str]) -> str:
-    marked = [message for message in messages if REASON_MARK in message]
+    marked = [message for message in messages if any(mark in message for mark in _MARKS)]
     return reason(max(marked or messages, key=len))
 
 

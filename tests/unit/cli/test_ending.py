@@ -15,9 +15,11 @@ import pytest
 
 from tests.fakes.endpoint import FakeEndpoint, Script
 from tests.unit.cli.running import platform, run, start, wrong
+from tests.unit.telemetry.builders import Clock, request, telemetry
 from tradewind.cli.ending import BUG_FILE
 from tradewind.cli.main import main
 from tradewind.cli.signals import Terminated, interruptible, uninterrupted
+from tradewind.telemetry.localfile import LocalFile
 
 SECRET = "tw-do-not-leak"
 
@@ -168,6 +170,21 @@ def test_an_id_that_no_file_knows_is_told_from_one_that_is_none(
     result = run("trace", request_id)
     assert (result.exit_code, result.stdout) == (code, "")
     assert said in result.stderr
+
+
+def test_the_trace_of_a_request_is_a_tree_that_fits_a_pipe(home: Path) -> None:
+    clock = Clock()
+    record = request(telemetry(clock), clock)
+    written = LocalFile(home / "traces", "tradewind-gateway")
+    written.write([record])
+    written.close()
+    result = run("trace", f" {record.request_id}\n")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith(record.request_id)
+    for span in ("POST /v1/chat/completions", "auth", "route", "admission", "pick", "upstream"):
+        assert any(f"── {span}  +" in line for line in result.stdout.splitlines()), span
+    by_trace = run("trace", f"{record.trace_id:032x}")
+    assert by_trace.exit_code == 0
 
 
 def test_a_signal_that_is_ignored_stays_so() -> None:

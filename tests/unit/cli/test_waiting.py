@@ -18,7 +18,8 @@ World = Callable[[float], dict[str, AppStatus]]
 
 
 def app(name: str = "llama", status: str = "RUNNING", message: str = "") -> AppStatus:
-    return AppStatus(name, status, message, wanted=1, running=int(status == "RUNNING"))
+    failed = status == "DEPLOY_FAILED"
+    return AppStatus(name, status, message, wanted=1, running=int(status == "RUNNING"), failed=failed)
 
 
 class Play:
@@ -59,38 +60,45 @@ def test_in_a_terminal_only_what_is_ready_stays_on_the_screen() -> None:
 
 
 def test_a_failure_ends_the_wait_at_once_with_the_engines_own_words() -> None:
-    play = Play(lambda _: {"llama": app(status="DEPLOYING", message="out of memory [Errno 12]")})
+    play = Play(lambda _: {"llama": app(status="DEPLOY_FAILED", message="out of memory [Errno 12]")})
     with pytest.raises(CommandFailed, match=r"^llama did not start: out of memory \[Errno 12\]$"):
         play.waiting.until_ready(["llama"], 60.0)
     assert play.now == 0.0
 
 
 def test_all_failures_are_told() -> None:
-    world = {"a": app("a", "DEPLOY_FAILED"), "b": app("b", "UNHEALTHY", "gone"), "c": app("c")}
+    world = {"a": app("a", "DEPLOY_FAILED"), "b": app("b", "DEPLOY_FAILED", "gone"), "c": app("c")}
     with pytest.raises(CommandFailed, match=r"^a did not start: DEPLOY_FAILED; b did not start: gone$"):
         Play(lambda _: world).waiting.until_ready(["a", "b", "c"], 60.0)
 
 
 def test_a_failure_from_before_the_change_is_given_time_to_go_away() -> None:
-    broken = app(status="UNHEALTHY", message="old trouble")
+    broken = app(status="DEPLOY_FAILED", message="old trouble")
     play = Play(becoming(STALE_S / 2, broken))
     play.waiting.until_ready(["llama"], 60.0, {"llama": broken})
     assert play.now >= STALE_S / 2
 
 
-def test_a_failure_from_before_the_change_that_stays_is_one() -> None:
-    broken = app(status="UNHEALTHY", message="old trouble")
+@pytest.mark.parametrize("status", ["DEPLOY_FAILED", "UNHEALTHY"])
+def test_what_was_broken_before_the_change_and_stays_so_is_not_waited_for(status: str) -> None:
+    broken = app(status=status, message="old trouble")
     play = Play(lambda _: {"llama": broken})
     with pytest.raises(CommandFailed, match="old trouble"):
-        play.waiting.until_ready(["llama"], 60.0, {"llama": broken})
+        play.waiting.until_ready(["llama"], 3600.0, {"llama": broken})
     assert STALE_S <= play.now < STALE_S + 1
 
 
 def test_a_new_failure_is_not_mistaken_for_the_old_one() -> None:
-    play = Play(lambda _: {"llama": app(status="DEPLOYING", message="new trouble")})
+    play = Play(lambda _: {"llama": app(status="DEPLOY_FAILED", message="new trouble")})
     with pytest.raises(CommandFailed, match="new trouble"):
-        play.waiting.until_ready(["llama"], 60.0, {"llama": app(status="UNHEALTHY", message="old")})
+        play.waiting.until_ready(["llama"], 60.0, {"llama": app(status="DEPLOY_FAILED", message="old")})
     assert play.now == 0.0
+
+
+def test_an_engine_that_died_is_waited_for_while_it_is_replaced() -> None:
+    play = Play(becoming(20.0, app(status="UNHEALTHY", message="the engine has died")))
+    play.waiting.until_ready(["llama"], 60.0)
+    assert "llama: being replaced: the engine has died" in play.screen.getvalue()
 
 
 def test_too_slow_is_said_with_what_it_was_busy_with() -> None:

@@ -14,7 +14,7 @@ from tradewind.engine.errors import SourceError
 from tradewind.engine.sources import gguf, weights
 from tradewind.engine.sources.cache import READY, ready_directory
 from tradewind.engine.sources.report import ProgressFile, both, silent
-from tradewind.engine.sources.resolve import prefetch, read_secret, resolve
+from tradewind.engine.sources.resolve import prefetch, read_token, resolve
 
 
 def write(directory: Path, *names: str) -> Path:
@@ -127,14 +127,14 @@ def test_a_token_goes_with_the_hub_only(tmp_path: Path, uri: str) -> None:
 @pytest.mark.parametrize(
     ("ref", "message"),
     [
-        (SecretRef(env="TRADEWIND_TEST_UNSET"), "environment variable TRADEWIND_TEST_UNSET holds nothing"),
+        (SecretRef(env="TRADEWIND_TEST_UNSET"), "environment variable TRADEWIND_TEST_UNSET is not set"),
         (SecretRef(file="/nonexistent/token"), "file /nonexistent/token cannot be read"),
-        (SecretRef(), "reference is empty"),
+        (SecretRef(), "cannot be read"),
     ],
 )
 def test_a_missing_token_is_named_by_its_place(ref: SecretRef, message: str) -> None:
     with pytest.raises(SourceError, match=message):
-        read_secret(ref, "hf://a/b")
+        read_token(ref, "hf://a/b")
 
 
 def test_a_file_that_is_no_gguf_says_so_without_a_traceback(tmp_path: Path) -> None:

@@ -3,13 +3,13 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tradewind.serve.control import REASON_MARK, ControlError, ServeControl, parse_status, reason
+from tradewind.serve.control import REASON_MARK, START_MARK, ControlError, ServeControl, parse_status, reason
 
 TRACEBACK = f"""Failed to start replica 3 times.
 The deployment constructor threw:
 Traceback (most recent call last):
   File "applications.py", line 44, in __serve_build_asgi_app__
-RuntimeError: {REASON_MARK} unknown engine argument 'maxModelLenn'; did you mean 'maxModelLen'?
+RuntimeError: {START_MARK} unknown engine argument 'maxModelLenn'; did you mean 'maxModelLen'?
 """
 
 
@@ -45,10 +45,18 @@ def test_a_failed_application_says_why() -> None:
     assert status.message.startswith("unknown engine argument")
 
 
-def test_an_application_that_is_being_retried_says_why_already() -> None:
+def test_an_application_that_cannot_start_has_failed_while_serve_still_retries() -> None:
     status = parse_status(document("DEPLOYING", TRACEBACK))["m"]
-    assert not status.failed
+    assert status.failed
     assert status.message.startswith("unknown engine argument")
+
+
+def test_an_engine_that_died_is_being_replaced_and_has_not_failed() -> None:
+    message = f"RuntimeError: {REASON_MARK} the engine has died: out of memory\n"
+    status = parse_status(document("UNHEALTHY", message))["m"]
+    assert not status.failed
+    assert status.message == "the engine has died: out of memory"
+    assert parse_status(document("DEPLOYING", message))["m"].message == ""
 
 
 def control(handler: httpx.MockTransport) -> ServeControl:

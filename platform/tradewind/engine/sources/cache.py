@@ -9,22 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-
-import platformdirs
 
 from tradewind.engine.errors import SourceError
 
 READY = ".tradewind-ready"
 """File that marks a directory as whole; holds JSON that says what it was made from."""
-
-
-def default_cache_dir() -> Path:
-    """`TRADEWIND_CACHE`, or the user's cache directory."""
-    return Path(os.environ.get("TRADEWIND_CACHE") or platformdirs.user_cache_dir("tradewind"))
 
 
 def ready_directory(

@@ -11,8 +11,9 @@ from pathlib import Path
 from tradewind.api.wire import EngineSettings, SecretRef, SourceSettings
 from tradewind.engine.errors import SourceError
 from tradewind.engine.sources import gguf, hub, objects, weights
-from tradewind.engine.sources.cache import default_cache_dir
 from tradewind.engine.sources.report import Progress, silent
+from tradewind.home import cache_dir as cache_home
+from tradewind.secrets import SecretMissing, read_secret
 
 SCHEMES = ("file", "package", "hf", "s3", "gs")
 
@@ -34,7 +35,7 @@ def prefetch(
     Safe to call in several processes at once and again: what is there is used. Blocks. SourceError with
     the reason.
     """
-    cache = cache_dir or default_cache_dir()
+    cache = cache_dir or cache_home()
     mistral = settings.args.get("load_format") == "mistral"
     directory = resolve(settings.source, cache, progress, consolidated=mistral)
     adapters = {
@@ -137,7 +138,7 @@ def _hub(
         repository=repository,
         file=file,
         revision=source.revision or "main",
-        token=read_secret(source.token, source.uri) if source.token else None,
+        token=read_token(source.token, source.uri) if source.token else None,
         endpoint=source.endpoint,
         trust_remote_code=source.trust_remote_code,
         consolidated=consolidated,
@@ -172,18 +173,9 @@ def _objects(
     )
 
 
-def read_secret(ref: SecretRef, origin: str) -> str:
-    """The secret's text; SourceError that names the place, never the value, when there is none."""
-    if ref.env is not None:
-        value, place = os.environ.get(ref.env, ""), f"environment variable {ref.env}"
-    elif ref.file is not None:
-        place = f"file {ref.file}"
-        try:
-            value = Path(ref.file).read_text()
-        except OSError as error:
-            raise SourceError(f"{origin}: the token's {place} cannot be read: {error.strerror}") from error
-    else:
-        value, place = "", "reference is empty and"
-    if not value.strip():
-        raise SourceError(f"{origin}: the token's {place} holds nothing")
-    return value.strip()
+def read_token(ref: SecretRef, origin: str) -> str:
+    """A source's token; SourceError that names the place, never the value, when there is none."""
+    try:
+        return read_secret(ref)
+    except SecretMissing as error:
+        raise SourceError(f"{origin}: the token's {error}") from error
