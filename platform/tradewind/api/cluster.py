@@ -108,14 +108,16 @@ class LimitsSpec(ApiModel):
 class TelemetrySpec(ApiModel):
     """Where spans and metrics go. The standard OTEL_* variables of the process come first."""
 
+    planned: ClassVar[Mapping[str, str]] = {
+        "captureContent": "this version never writes prompts or answers anywhere",
+    }
+
     otlp_endpoint: Url | None = None
     """OTLP/HTTP collector, such as `http://collector:4318`. Absent: a local file, read by `tradewind trace`.
     Takes effect when the platform starts."""
     sampling_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of traces that are kept when the caller does not say. Absent: all. Takes effect when the
     platform starts."""
-    capture_content: bool = False
-    """Write prompts and answers into spans. Leave it off where either may be private."""
 
     def faults(self) -> Iterable[Fault]:
         yield from url_faults(self.otlp_endpoint, "otlpEndpoint")

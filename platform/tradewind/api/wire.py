@@ -162,8 +162,6 @@ class GatewayConfig(WireModel):
     limits: RequestLimits = RequestLimits()
     metrics_port: int = 9464
     """First port of the Prometheus endpoint; gateway replica k of a node listens on port + k."""
-    capture_content: bool = False
-    """Write prompts and answers into spans. Off unless a ServingCluster says so."""
 
 
 class SourceSettings(WireModel):

@@ -36,7 +36,9 @@ def _state(name: str, app: AppStatus | None) -> tuple[str, str]:
         return "not deployed", "red"
     if app.ready:
         return "ready", "green"
-    if app.failed or app.message:
+    if app.failed:
+        return "cannot start", "red"
+    if app.message:
         return app.status.lower().replace("_", " "), "red"
     return stage_of(name) or app.status.lower(), "yellow"
 

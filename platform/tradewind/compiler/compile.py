@@ -167,6 +167,7 @@ def _environment(spec: ServingClusterSpec) -> dict[str, str]:
     variables: dict[str, str] = {}
     if spec.telemetry.otlp_endpoint is not None:
         variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = spec.telemetry.otlp_endpoint
+        variables["OTEL_EXPORTER_OTLP_PROTOCOL"] = "http/protobuf"
     if spec.telemetry.sampling_ratio is not None:
         variables["OTEL_TRACES_SAMPLER"] = "parentbased_traceidratio"
         variables["OTEL_TRACES_SAMPLER_ARG"] = f"{spec.telemetry.sampling_ratio:g}"

@@ -44,7 +44,6 @@ def gateway_config(
         anonymous=anonymous,
         limits=_limits(spec),
         metrics_port=spec.gateway.metrics_port,
-        capture_content=spec.telemetry.capture_content,
     )
     return config.model_copy(update={"revision": digest(config.model_dump(mode="json"))})
 

@@ -122,7 +122,7 @@ def test_what_is_not_ready_is_named_with_its_reason(compiled: Compiled, serve_ap
     result = run("status")
     assert result.exit_code == 1
     assert "error: not ready: llama (bad [/] argument [Errno 2])" in result.stderr.splitlines()
-    assert "deploy failed" in result.stdout
+    assert "cannot start" in result.stdout
 
 
 def test_a_model_that_serve_does_not_hold_is_not_ready(compiled: Compiled, serve_api: FakeServeApi) -> None:

@@ -226,14 +226,14 @@ def test_limits_reach_the_gateway() -> None:
 
 
 def test_telemetry_becomes_the_standard_variables() -> None:
-    telemetry = {"otlpEndpoint": "http://c:4318", "samplingRatio": 0.25, "captureContent": True}
+    telemetry = {"otlpEndpoint": "http://c:4318", "samplingRatio": 0.25}
     result = compiled(model(), cluster(telemetry=telemetry))
     assert result.environment == {
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
         "OTEL_TRACES_SAMPLER_ARG": "0.25",
     }
-    assert result.gateway.capture_content
     assert compiled(model()).environment == {}
 
 
