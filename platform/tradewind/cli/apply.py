@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rich.console import Console
-
 from tradewind import home
+from tradewind.api.wire import EngineSettings
 from tradewind.cli import manifests
 from tradewind.cli.client import Client
 from tradewind.cli.console import err, out
@@ -42,20 +41,22 @@ def apply(files: list[Path], timeout_s: float) -> None:
         control = control_of(run, state)
         try:
             before = control.applications()
-            added = sorted(set(compiled.engines) - set(before))
-            fetch_weights(
-                {name: compiled.engines[name] for name in added}, err if added else Console(quiet=True)
-            )
+            old = control.engine_settings()
+            changed = [name for name, settings in compiled.engines.items() if old.get(name) != settings]
+            if changed:
+                fetch_weights({name: compiled.engines[name] for name in changed}, err)
             control.apply(compiled.serve_config)
             # From here on the platform is another one, whether or not its models come up.
-            runfile.write(state, _facts(run, compiled, files))
+            facts = replace(run, anonymous=compiled.gateway.anonymous, files=manifests.named(files))
+            runfile.write(state, facts)
             _wait(control, compiled, run, timeout_s, before)
         except ControlError as error:
             raise CommandFailed(str(error)) from error
         finally:
             control.close()
-    gone = sorted(set(before) - {app["name"] for app in compiled.serve_config["applications"]})
-    _report(added, gone, time.monotonic() - started)
+    _report(old, compiled, time.monotonic() - started)
+    if compiled.environment != run.environment:
+        err.print("telemetry.otlpEndpoint and samplingRatio take effect when the platform starts again.")
 
 
 def running(state: Path) -> runfile.RunFile:
@@ -79,11 +80,6 @@ def control_of(run: runfile.RunFile, state: Path) -> ServeControl:
     return ServeControl(run.dashboard_url, token)
 
 
-def _facts(run: runfile.RunFile, compiled: Compiled, files: list[Path]) -> runfile.RunFile:
-    named = [str(file) if str(file) == manifests.STDIN else str(file.resolve()) for file in files]
-    return replace(run, anonymous=compiled.gateway.anonymous, files=named)
-
-
 def _wait(
     control: ServeControl,
     compiled: Compiled,
@@ -100,9 +96,12 @@ def _wait(
         client.close()
 
 
-def _report(added: list[str], gone: list[str], seconds: float) -> None:
-    for name in added:
-        out.print(f"  {name}: added")
-    for name in gone:
+def _report(old: Mapping[str, EngineSettings], compiled: Compiled, seconds: float) -> None:
+    for name, settings in compiled.engines.items():
+        if name not in old:
+            out.print(f"  {name}: added")
+        elif old[name] != settings:
+            out.print(f"  {name}: changed; its replicas were replaced")
+    for name in sorted(old.keys() - compiled.engines.keys()):
         out.print(f"  {name}: removed; what it is answering it finishes")
     out.print(f"In force after {seconds:.1f} s.")

@@ -78,6 +78,11 @@ def endpoint(compiled: Compiled) -> str:
     return f"http://[{host}]:{http['port']}" if ":" in host else f"http://{host}:{http['port']}"
 
 
+def named(files: Sequence[Path]) -> list[str]:
+    """The files as other commands can find them."""
+    return [str(file) if str(file) == STDIN else str(file.resolve()) for file in files]
+
+
 def wait_until_in_force(
     client: Client,
     compiled: Compiled,

@@ -18,7 +18,6 @@ from tradewind.api.wire import DeploymentEntry, GatewayConfig, RouteEntry, Task
 from tradewind.cli.client import Answer, Client, EndpointError, with_key
 from tradewind.cli.console import err, out, plain
 from tradewind.cli.errors import CommandFailed
-from tradewind.cli.examples import how_to_call as how_to_call
 from tradewind.cli.keys import key_for
 from tradewind.routing.table import RouteTable, Subject
 from tradewind.telemetry.store import Trace, load_trace

@@ -12,12 +12,15 @@ from tradewind.cli import manifests, selfcheck
 from tradewind.cli.client import Client
 from tradewind.cli.console import err, out
 from tradewind.cli.errors import CommandFailed
+from tradewind.cli.examples import how_to_call
 from tradewind.cli.fetching import fetch_weights, stage_of
 from tradewind.cli.keys import first_key, prepare_keys
+from tradewind.cli.lock import sole
 from tradewind.cli.signals import interruptible, uninterrupted
 from tradewind.cli.waiting import Waiting
 from tradewind.compiler.compile import Compiled
 from tradewind.serve import runfile
+from tradewind.serve.control import ControlError
 from tradewind.serve.local import LocalOptions, LocalPlatform, PortInUse, check_port, free_port
 
 WATCH_S = 1.0
@@ -40,95 +43,111 @@ def up(options: UpOptions) -> None:
     Raises:
         CommandFailed: wrong input (nothing was started), or something did not come up (and everything
             was stopped again).
+        KeyboardInterrupt: before it served.
     """
     state = home.private_dir(home.home_dir())
     try:
         runfile.refuse_second(state)
     except runfile.AlreadyRunning as error:
         raise CommandFailed(str(error), hint="tradewind down stops it, tradewind apply changes it") from error
-    compiled = _compile(options)
-    prepare_keys(compiled.gateway)
-    with interruptible():
-        fetch_weights(compiled.engines, err)
-        platform = LocalPlatform(_local_options(compiled, state))
+    with sole(state, "up", f"another tradewind up is starting with the state directory {state}"):
+        compiled = _compile(options)
+        prepare_keys(compiled.gateway)
+        with interruptible():
+            fetch_weights(compiled.engines, err)
+            _Session(compiled, options, state).run()
+
+
+class _Session:
+    """One platform from its start to its end."""
+
+    def __init__(self, compiled: Compiled, options: UpOptions, state: Path) -> None:
+        self._compiled = compiled
+        self._options = options
+        self._state = state
+        self._platform = LocalPlatform(_local_options(compiled, state))
+        self._endpoint = manifests.endpoint(compiled)
+        self._started = time.monotonic()
+        self._serving = False
+
+    def run(self) -> None:
         try:
-            _serve(platform, compiled, options, state)
+            self._start()
+            # Ray puts a SIGTERM handler of its own in place, which would end this process at once.
+            with interruptible():
+                self._bring_up()
+                self._serve()
+        except (ControlError, PortInUse) as error:
+            raise CommandFailed(str(error)) from error
         except KeyboardInterrupt:
-            if options.check:
+            if not self._serving:
                 raise
         finally:
             with uninterrupted(), err.status("Stopping …"):
-                platform.stop()
-                runfile.remove(state)
-    err.print("Stopped; no process is left.")
+                self._platform.stop()
+                runfile.remove(self._state)
+        err.print("Stopped; no process is left.")
 
+    def _start(self) -> None:
+        for name, value in self._compiled.environment.items():
+            os.environ.setdefault(name, value)
+        with err.status("Starting Ray …"):
+            self._platform.start()
+        runfile.write(self._state, self._facts())
+        err.print(f"  ray: ready ({self._elapsed():.0f} s)")
 
-def _serve(platform: LocalPlatform, compiled: Compiled, options: UpOptions, state: Path) -> None:
-    started = time.monotonic()
-    with err.status("Starting Ray …"):
-        os.environ.update(
-            {name: value for name, value in compiled.environment.items() if name not in os.environ}
+    def _bring_up(self) -> None:
+        """Apply, wait, check; returns when every variant has answered."""
+        self._platform.apply(self._compiled.serve_config)
+        names = [app["name"] for app in self._compiled.serve_config["applications"]]
+        waiting = Waiting(self._platform.control.applications, stage_of, err)
+        waiting.until_ready(names, self._options.timeout_s)
+        client = Client(self._endpoint, first_key(self._compiled.gateway)[0])
+        try:
+            manifests.wait_until_in_force(client, self._compiled, timeout_s=60.0)
+            selfcheck.run(client, self._compiled.gateway, self._state)
+        finally:
+            client.close()
+        err.print(f"[green]Ready after {self._elapsed():.0f} s.[/]")
+
+    def _serve(self) -> None:
+        """Wait for Ctrl-C. CommandFailed when a part that everything rests on dies."""
+        if self._options.check:
+            return
+        self._serving = True
+        self._print_how_to()
+        while not (dead := self._platform.dead()):
+            time.sleep(WATCH_S)
+        raise CommandFailed(f"{', '.join(dead)} died; the platform cannot go on")
+
+    def _print_how_to(self) -> None:
+        config = self._compiled.gateway
+        model = selfcheck.example_model(config)
+        if model is not None:
+            key_file = first_key(config)[1]
+            out.print(how_to_call(self._endpoint, model, key_file), markup=False, soft_wrap=True)
+        if config.anonymous:
+            out.print("No Tenant is defined: anyone on this machine may call, and nobody else can.")
+        out.print(f"\nServing {self._endpoint}/v1 until Ctrl-C.", style="bold")
+
+    def _facts(self) -> runfile.RunFile:
+        pid, process_started = runfile.this_process()
+        http = self._compiled.serve_config["http_options"]
+        return runfile.RunFile(
+            pid=pid,
+            process_started=process_started,
+            dashboard_url=self._platform.dashboard_url,
+            host=http["host"],
+            port=http["port"],
+            endpoint=self._endpoint,
+            metrics_url=f"http://127.0.0.1:{self._compiled.gateway.metrics_port}",
+            anonymous=self._compiled.gateway.anonymous,
+            files=manifests.named(self._options.files),
+            environment=self._compiled.environment,
         )
-        platform.start()
-    # Ray puts a SIGTERM handler of its own in place, which would end this process at once.
-    with interruptible():
-        _bring_up(platform, compiled, options, state, started)
 
-
-def _bring_up(
-    platform: LocalPlatform, compiled: Compiled, options: UpOptions, state: Path, started: float
-) -> None:
-    err.print(f"  ray: ready ({time.monotonic() - started:.0f} s)")
-    platform.apply(compiled.serve_config)
-    names = [app["name"] for app in compiled.serve_config["applications"]]
-    waiting = Waiting(platform.control.applications, stage_of, err)
-    waiting.until_ready(names, options.timeout_s)
-    endpoint = manifests.endpoint(compiled)
-    key, key_file = first_key(compiled.gateway)
-    client = Client(endpoint, key)
-    manifests.wait_until_in_force(client, compiled, timeout_s=60.0)
-    runfile.write(state, _run_file(platform, compiled, options, endpoint))
-    selfcheck.run(client, compiled.gateway, state)
-    client.close()
-    err.print(f"[green]Ready after {time.monotonic() - started:.0f} s.[/]")
-    if options.check:
-        return
-    _print_how_to(compiled, endpoint, key_file)
-    _watch(platform)
-
-
-def _watch(platform: LocalPlatform) -> None:
-    """Wait for Ctrl-C. CommandFailed when a part that everything rests on dies."""
-    while not (dead := platform.dead()):
-        time.sleep(WATCH_S)
-    raise CommandFailed(f"{', '.join(dead)} died; the platform cannot go on")
-
-
-def _print_how_to(compiled: Compiled, endpoint: str, key_file: str | None) -> None:
-    model = next(iter([route.model for route in compiled.gateway.routes]), None)
-    model = model or compiled.gateway.deployments[0].name
-    out.print(selfcheck.how_to_call(endpoint, model, key_file), markup=False, soft_wrap=True)
-    if compiled.gateway.anonymous:
-        out.print("No Tenant is defined: anyone on this machine may call, and nobody else can.")
-    out.print(f"\nServing {endpoint}/v1 until Ctrl-C.", style="bold")
-
-
-def _run_file(
-    platform: LocalPlatform, compiled: Compiled, options: UpOptions, endpoint: str
-) -> runfile.RunFile:
-    pid, process_started = runfile.this_process()
-    http = compiled.serve_config["http_options"]
-    return runfile.RunFile(
-        pid=pid,
-        process_started=process_started,
-        dashboard_url=platform.dashboard_url,
-        host=http["host"],
-        port=http["port"],
-        endpoint=endpoint,
-        metrics_url=f"http://127.0.0.1:{compiled.gateway.metrics_port}",
-        anonymous=compiled.gateway.anonymous,
-        files=[str(file.resolve()) for file in options.files],
-    )
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._started
 
 
 def _local_options(compiled: Compiled, state: Path) -> LocalOptions:

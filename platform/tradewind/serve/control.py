@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from tradewind.api.wire import GatewayConfig
+from tradewind.api.wire import EngineSettings, GatewayConfig
 
 _APPLICATIONS = "/api/serve/applications/"
 REASON_MARK = "tradewind-reason:"
@@ -131,6 +131,18 @@ class ServeControl:
             return GatewayConfig.model_validate(gateway["deployments"][0]["user_config"])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ControlError("Ray's API shows no gateway") from error
+
+    def engine_settings(self) -> dict[str, EngineSettings]:
+        """What every engine was given, by ModelDeployment."""
+        document = self._request("GET").json()
+        try:
+            return {
+                name: EngineSettings.model_validate(app["deployed_app_config"]["args"]["settings"])
+                for name, app in document["applications"].items()
+                if "settings" in ((app.get("deployed_app_config") or {}).get("args") or {})
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise ControlError("Ray's API shows engines of another version") from error
 
     def _request(self, method: str, **arguments: Any) -> httpx.Response:
         try:

@@ -40,11 +40,15 @@ class RunFile:
     anonymous: bool
     files: list[str]
     """Manifests in force."""
+    environment: dict[str, str]
+    """OTEL_* variables that the manifests stood for at the start; they cannot change while it runs."""
 
     @property
     def alive(self) -> bool:
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.process_started) < 1.0
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.process_started) < 1.0
+            return same and process.status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 

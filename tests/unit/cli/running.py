@@ -67,6 +67,7 @@ def alive(state: Path, serve_url: str, compiled: Compiled, **changes: Any) -> ru
         "endpoint": "http://127.0.0.1:1",
         "metrics_url": "http://127.0.0.1:1",
         "anonymous": compiled.gateway.anonymous,
+        "environment": {},
         "files": [],
     }
     made = runfile.RunFile(**(facts | changes))  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import time
@@ -50,26 +51,38 @@ def written_by_ray(directory: Path, port: int, metrics: int, stats: int, backend
 @pytest.fixture
 def hardened(tmp_path: Path) -> Iterator[tuple[int, int, int]]:
     """The real HAProxy on a hardened configuration with a 1 s head deadline; (port, metrics, stats)."""
-    port, metrics, stats, dead = free_ports(4)
-    ingress.write_error_files(tmp_path / "errors")
-    text = ingress.harden(written_by_ray(tmp_path, port, metrics, stats, dead), tmp_path / "errors")
-    text = text.replace(f"http-request {ingress.HEAD_TIMEOUT_S}s", "http-request 1s")
-    path = tmp_path / "hardened.cfg"
-    path.write_text(text)
-    process = subprocess.Popen([get_haproxy_binary(), "-db", "-f", str(path)], stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 0.2).close()
+    for attempt in range(5):
+        ports = free_ports(4)
+        process = started(tmp_path / str(attempt), *ports)
+        if process is not None:
             break
-        except OSError:
-            assert process.poll() is None, process.stderr.read().decode()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    yield port, metrics, stats
+    assert process is not None
+    yield ports[0], ports[1], ports[2]
     process.terminate()
     process.wait(5)
-    process.stderr.close()
+
+
+def started(
+    directory: Path, port: int, metrics: int, stats: int, dead: int
+) -> subprocess.Popen[bytes] | None:
+    """HAProxy, or None when a port was taken meanwhile."""
+    directory.mkdir()
+    ingress.write_error_files(directory / "errors")
+    text = ingress.harden(written_by_ray(directory, port, metrics, stats, dead), directory / "errors")
+    path = directory / "hardened.cfg"
+    path.write_text(text.replace(f"http-request {ingress.HEAD_TIMEOUT_S}s", "http-request 1s"))
+    said = directory / "stderr"
+    with said.open("wb") as stderr:
+        process = subprocess.Popen([get_haproxy_binary(), "-db", "-f", str(path)], stderr=stderr)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            assert "cannot bind" in said.read_text(), said.read_text()
+            return None
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+            return process
+        time.sleep(0.02)
+    raise AssertionError("HAProxy does not listen")
 
 
 def test_harden_is_idempotent(tmp_path: Path) -> None:

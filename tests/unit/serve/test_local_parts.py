@@ -13,7 +13,7 @@ from tradewind.serve.local import PortInUse, check_port, run_dir
 
 def run(pid: int, started: float) -> runfile.RunFile:
     urls = [f"http://127.0.0.1:{port}" for port in (1, 2, 3)]
-    return runfile.RunFile(pid, started, urls[0], "127.0.0.1", 2, urls[1], urls[2], True, ["a"])
+    return runfile.RunFile(pid, started, urls[0], "127.0.0.1", 2, urls[1], urls[2], True, ["a"], {})
 
 
 def test_a_running_platform_is_found_and_a_second_one_refused(tmp_path: Path) -> None:
