@@ -37,7 +37,8 @@ _MODEL = "smollm2-bf16"
 _ROUTE = "chat"
 _VARIANT = "control"
 _TOKENS = 48
-_STREAMS = (1, 8)
+_IN_TURN = {1: 2, 8: 1}
+"""Answers of each stream per round, by concurrent streams."""
 _REPLICA_PORTS = range(30_000, 31_001)
 _START_S = 300.0
 _STOP_S = 60.0
@@ -58,9 +59,10 @@ def name(what: str, streams: int) -> str:
 
 @dataclass(slots=True)
 class Side:
-    """What one way to the engine gave, over all rounds."""
+    """What one way to the engine gave, by round."""
 
     ttft_ms: list[float] = field(default_factory=list)
+    """Median of the round's streams."""
     tokens_per_s: list[float] = field(default_factory=list)
 
 
@@ -141,41 +143,43 @@ def quickstart(state: Path, root: Path) -> Iterator[Quickstart]:
         _stop(process)
 
 
-def compare(platform: Quickstart, rounds: int) -> dict[int, tuple[Side, Side]]:
-    """(through the platform, direct) by concurrent streams; one uncounted round comes first."""
-    sides = {streams: (Side(), Side()) for streams in _STREAMS}
+def compare(platform: Quickstart, streams: int, rounds: int) -> tuple[Side, Side]:
+    """(through the platform, direct) with so many streams at once; an uncounted round comes first."""
+    through, direct = Side(), Side()
     for turn in range(rounds + 1):
-        for streams in _STREAMS:
-            each = 2 if streams == 1 else 1
-            order = (True, False) if turn % 2 else (False, True)
-            for through in order:
-                # The engine keeps what it computed for a prompt: each is new to it.
-                prompts = [
-                    f"{turn}{streams}{number}{'ab'[through]}: tell me what a sailor saw on day {number} of a"
-                    " long voyage, and what the wind and the sea were like."
-                    for number in range(streams * each)
-                ]
-                result = send(platform.plan(prompts, streams, through=through))
-                if turn:
-                    side = sides[streams][0 if through else 1]
-                    side.ttft_ms += [seconds * 1e3 for seconds in result.first_s]
-                    side.tokens_per_s.append(len(prompts) * _TOKENS / result.elapsed_s)
-    return sides
+        sides = [(1, through), (2, direct)]
+        for digit, side in sides if turn % 2 else reversed(sides):
+            # The engine keeps what it computed for a prompt: each is new to it, and as long as its twin.
+            prompts = [
+                f"{turn}/{streams}/{number}/{digit}: tell what a sailor saw on day {number} of a long voyage,"
+                " and what the wind and the sea were like."
+                for number in range(streams * _IN_TURN[streams])
+            ]
+            result = send(platform.plan(prompts, streams, through=side is through))
+            if turn:
+                side.ttft_ms.append(statistics.median(result.first_s) * 1e3)
+                side.tokens_per_s.append(len(prompts) * _TOKENS / result.elapsed_s)
+    return through, direct
 
 
-def figures(platform: Quickstart, rounds: int) -> dict[str, Series]:
-    """Everything about the running quickstart."""
+def figures(platform: Quickstart, rounds: dict[int, int]) -> dict[str, Series]:
+    """Everything about the running quickstart. `rounds` by concurrent streams.
+
+    What the platform adds is the difference within a round: the two ways were tried one right after the
+    other there, so that what else the machine did is in both.
+    """
     found = {START: Series("s", [platform.start_s])}
-    for streams, (through, direct) in compare(platform, rounds).items():
-        added = statistics.median(through.ttft_ms) - statistics.median(direct.ttft_ms)
-        kept = statistics.median(through.tokens_per_s) / statistics.median(direct.tokens_per_s)
+    for streams, count in rounds.items():
+        through, direct = compare(platform, streams, count)
+        ttft = zip(through.ttft_ms, direct.ttft_ms, strict=True)
+        tokens = zip(through.tokens_per_s, direct.tokens_per_s, strict=True)
         found |= {
             name("ttft_through", streams): Series("ms", through.ttft_ms),
             name("ttft_direct", streams): Series("ms", direct.ttft_ms),
-            name("ttft_added", streams): Series("ms", [added]),
+            name("ttft_added", streams): Series("ms", [mine - bare for mine, bare in ttft]),
             name("tokens_through", streams): Series("tok/s", through.tokens_per_s),
             name("tokens_direct", streams): Series("tok/s", direct.tokens_per_s),
-            name("throughput_lost", streams): Series("%", [(1 - kept) * 100]),
+            name("throughput_lost", streams): Series("%", [(1 - mine / bare) * 100 for mine, bare in tokens]),
         }
     memory = processes.memory(processes.family(platform.pid, platform.state))
     found[RSS] = Series("GB", [memory.rss / 1e9])

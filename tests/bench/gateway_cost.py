@@ -7,6 +7,7 @@ for itself and taken off. A streamed request costs `a + b * tokens`; two lengths
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ _STREAMS = 64
 _TOKENS = (16, 128)
 _US = 1e6
 _MS = 1e3
+_ONE_TAIL = 0.025
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +53,25 @@ class Series:
     def median(self) -> float:
         return statistics.median(self.values)
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Holds the true median 95 times of 100 (sign test); all there is when the rounds are few."""
+        ordered = sorted(self.values)
+        count = len(ordered)
+        aside, chance = 0, 0.5**count
+        while chance + math.comb(count, aside + 1) * 0.5**count <= _ONE_TAIL and aside + 1 < count / 2:
+            aside += 1
+            chance += math.comb(count, aside) * 0.5**count
+        if chance > _ONE_TAIL:
+            aside = 0
+        return ordered[aside], ordered[-1 - aside]
+
     def summary(self) -> dict[str, object]:
         """JSON-able."""
         return {
             "unit": self.unit,
             "median": self.median,
+            "interval": self.interval,
             "min": min(self.values),
             "max": max(self.values),
             "rounds": self.values,

@@ -1,0 +1,120 @@
+"""What the documents tell people to paste: every manifest compiles, every command and option exists.
+
+A block that names an `apiVersion` is a manifest. One that begins with a comment of nothing but a kind, as in
+`# ModelRoute`, is a part of such a resource and is completed with the least that the kind needs. What a
+manifest refers to and does not hold itself (a deployment, a route, a tenant) is filled in.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from tradewind.api.model import API_VERSION
+from tradewind.api.resources import KINDS
+from tradewind.cli.main import app
+from tradewind.compiler.compile import compile_resources
+from tradewind.compiler.documents import read_documents
+
+ROOT = Path(__file__).resolve().parents[3]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+BLOCK = re.compile(r"^```(?P<language>yaml|console)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
+PART = re.compile(rf"# ({'|'.join(KINDS)})\n")
+COMMAND = re.compile(r"(?:^|[\s/])tradewind (?P<words>[a-z-][^|;&#>\n]*)")
+MODEL_SOURCE = {"uri": "hf://example/model"}
+LEAST: dict[str, dict[str, Any]] = {
+    "ServingCluster": {},
+    "ModelDeployment": {"source": MODEL_SOURCE},
+    "ModelRoute": {"model": "chat", "variants": [{"name": "only", "deployment": "llama-8b"}]},
+    "Tenant": {"keys": [{"env": "KEY"}]},
+}
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    """(document and line, text) of every block of a language."""
+    for document in DOCUMENTS:
+        text = document.read_text()
+        for match in BLOCK.finditer(text):
+            if match["language"] == language:
+                line = text.count("\n", 0, match.start()) + 1
+                yield f"{document.relative_to(ROOT)}:{line}", match["text"]
+
+
+def manifests() -> dict[str, str]:
+    """Every block that holds resources, by its place; parts of a resource completed."""
+    found = {}
+    for place, text in blocks("yaml"):
+        if part := PART.match(text):
+            spec = LEAST[part[1]] | yaml.safe_load(text)["spec"]
+            found[place] = yaml.safe_dump(resource(part[1], "example", spec))
+        elif "apiVersion" in text:
+            found[place] = text
+    return found
+
+
+def resource(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def missing(resources: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The least of everything that `resources` name and do not hold."""
+    specs: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
+    for item in resources:
+        specs[item["kind"]].append(item.get("spec", {}))
+    routes = specs["ModelRoute"]
+    uses = [use for route in routes for use in [*route["variants"], *route.get("fallback", [])]]
+    deployments = {use["deployment"] for use in uses}
+    tenants = {
+        tenant
+        for route in routes
+        for rule in route.get("rules", [])
+        for tenant in rule["match"].get("tenants", [])
+    }
+    models = {model for tenant in specs["Tenant"] for model in tenant.get("models", [])} - {"*"}
+    models -= {route["model"] for route in routes}
+    held = {(item["kind"], item["metadata"]["name"]) for item in resources}
+    wanted = [resource("ModelDeployment", name, {"source": MODEL_SOURCE}) for name in deployments | models]
+    wanted += [resource("Tenant", name, {"keys": [{"env": "A_KEY"}]}) for name in tenants]
+    host = [cluster.get("gateway", {}).get("endpoint", {}).get("host") for cluster in specs["ServingCluster"]]
+    if any(host) and not specs["Tenant"]:
+        wanted.append(resource("Tenant", "someone", LEAST["Tenant"]))
+    return [item for item in wanted if (item["kind"], item["metadata"]["name"]) not in held]
+
+
+@pytest.mark.parametrize("place", manifests())
+def test_a_manifest_compiles(place: str) -> None:
+    text = manifests()[place]
+    filled_in = yaml.safe_dump_all(missing(list(yaml.safe_load_all(text))))
+    found = compile_resources(read_documents([(place, text), ("filled in", filled_in)]))
+    assert found.serve_config["applications"]
+
+
+def command_lines() -> list[tuple[str, str]]:
+    """(place, arguments) of every `tradewind` command in a console block; of prompts only, not of output."""
+    found = []
+    for place, text in blocks("console"):
+        for line in text.splitlines():
+            for match in COMMAND.finditer(line) if line.startswith("$ ") else ():
+                found.append((place, match["words"].strip()))
+    return found
+
+
+@pytest.mark.parametrize(("place", "words"), command_lines())
+def test_a_command_and_its_options_exist(place: str, words: str) -> None:
+    group = typer.main.get_command(app)
+    name, *rest = shlex.split(words)
+    command = group.commands[name]  # type: ignore[attr-defined]
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word.partition("=")[0] for word in rest if word.startswith("-") and word != "-"} <= known
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(manifests()) > 8
+    assert len(command_lines()) > 12
