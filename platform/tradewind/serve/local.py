@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import shutil
 import socket
 import tempfile
 import threading
@@ -28,6 +29,7 @@ from tradewind.serve.ingress import write_launcher
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 DAEMONS = ("raylet", "gcs_server")
+KEPT_SESSIONS = 2
 STOP_S = 15.0
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Requests do not travel through Ray's object store; this is near the least Ray accepts."""
@@ -113,6 +115,7 @@ class LocalPlatform:
         ports = choose_ports(options.ports)
         self._dashboard_port = free_port(options.dashboard_port)
         runtime = _owned_private_dir(run_dir(options.home))
+        _prune_sessions(runtime / "ray")
         ray_token = home.ensure_secret(options.home / "ray-token")
         home.ensure_secret(options.home / "internal-token")
         launcher = write_launcher(runtime / "haproxy")
@@ -208,6 +211,16 @@ def _owned_private_dir(path: Path) -> Path:
     if directory.is_symlink() or directory.stat().st_uid != os.getuid():
         raise ControlError(f"{path} belongs to another user")
     return directory
+
+
+def _prune_sessions(directory: Path) -> None:
+    """Take away Ray's logs and sockets of all but the last few starts.
+
+    Ray keeps every session for ever. Only called while no platform uses the directory.
+    """
+    sessions = [path for path in directory.glob("session_2*") if path.is_dir() and not path.is_symlink()]
+    for path in sorted(sessions)[:-KEPT_SESSIONS]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _alive(process: psutil.Process) -> bool:

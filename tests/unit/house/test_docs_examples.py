@@ -22,6 +22,7 @@ from tradewind.api.resources import KINDS
 from tradewind.cli.main import app
 from tradewind.compiler.compile import compile_resources
 from tradewind.compiler.documents import read_documents
+from tradewind.routing.table import RouteTable, Subject
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -98,12 +99,13 @@ def test_a_manifest_compiles(place: str) -> None:
 
 def command_lines() -> list[tuple[str, str]]:
     """(place, arguments) of every `tradewind` command in a console block; of prompts only, not of output."""
-    found = []
-    for place, text in blocks("console"):
-        for line in text.splitlines():
-            for match in COMMAND.finditer(line) if line.startswith("$ ") else ():
-                found.append((place, match["words"].strip()))
-    return found
+    return [
+        (place, match["words"].strip())
+        for place, text in blocks("console")
+        for line in text.splitlines()
+        if line.startswith("$ ")
+        for match in COMMAND.finditer(line)
+    ]
 
 
 @pytest.mark.parametrize(("place", "words"), command_lines())
@@ -113,6 +115,23 @@ def test_a_command_and_its_options_exist(place: str, words: str) -> None:
     command = group.commands[name]  # type: ignore[attr-defined]
     known = {option for parameter in command.params for option in parameter.opts}
     assert {word.partition("=")[0] for word in rest if word.startswith("-") and word != "-"} <= known
+
+
+@pytest.mark.parametrize(
+    ("weights", "variants"),
+    [((80, 20), "control control control candidate"), ((50, 50), "control candidate candidate candidate")],
+)
+def test_the_tutorials_four_users_are_where_it_says(weights: tuple[int, int], variants: str) -> None:
+    text = (ROOT / "examples" / "quickstart.yaml").read_text()
+    changed = text.replace("weight: 80", f"weight: {weights[0]}").replace(
+        "weight: 20", f"weight: {weights[1]}"
+    )
+    table = RouteTable.build(compile_resources(read_documents([("quickstart", changed)])).gateway)
+    subjects = (
+        Subject({"x-user-id": user}, user=None, session=None, tenant="quickstart", request_id="")
+        for user in ("ada", "grace", "alan", "user-1")
+    )
+    assert [table.resolve("chat", subject).variant.name for subject in subjects] == variants.split()
 
 
 def test_there_is_something_to_check() -> None:

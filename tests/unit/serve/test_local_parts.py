@@ -8,7 +8,7 @@ import pytest
 
 from tradewind.serve import runfile
 from tradewind.serve.environment import Ports, ray_environment
-from tradewind.serve.local import PortInUse, check_port, run_dir
+from tradewind.serve.local import PortInUse, _prune_sessions, check_port, free_port, run_dir
 
 
 def run(pid: int, started: float) -> runfile.RunFile:
@@ -57,3 +57,20 @@ def test_the_socket_directory_is_short_however_deep_the_state_lies(tmp_path: Pat
     assert len(str(run_dir(deep) / "metrics.sock")) < 107
     assert run_dir(deep) == run_dir(deep)
     assert run_dir(deep) != run_dir(tmp_path)
+
+
+def test_a_free_port_is_looked_for_from_the_wanted_one_on() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert free_port(port) > port
+    with pytest.raises(PortInUse):
+        free_port(port, taken=range(port, port + 100))
+
+
+def test_only_the_last_sessions_of_ray_are_kept(tmp_path: Path) -> None:
+    names = [f"session_2026-11-{day:02}_10-00-00_000000_1" for day in range(1, 6)]
+    for name in names:
+        (tmp_path / name / "logs").mkdir(parents=True)
+    (tmp_path / "session_latest").symlink_to(tmp_path / names[-1])
+    _prune_sessions(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*names[-2:], "session_latest"]
