@@ -1,6 +1,6 @@
 """The state and cache directories, and the files in them that several processes share.
 
-`$TRADEWIND_HOME` (default: the user's state directory) holds tokens, tenant keys, traces, logs,
+`$TRADEWIND_HOME` (default: the user's state directory) holds tokens, tenant keys, traces,
 progress and the facts of the running platform; `$TRADEWIND_CACHE` holds model weights. Both are
 private to the user (mode 0700), every secret file has mode 0600 and is created whole or not at all.
 """

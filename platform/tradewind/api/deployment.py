@@ -139,7 +139,7 @@ class DeploymentLimits(ApiModel):
 class Drain(ApiModel):
     """How a replica goes away."""
 
-    timeout: Annotated[Duration, Between("1s", "24h")] = Duration(300)
+    timeout: Annotated[Duration, Between("1s", "1h")] = Duration(300)
     """How long requests in flight may go on before a replica is stopped."""
 
 

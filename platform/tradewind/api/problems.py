@@ -54,7 +54,6 @@ class Code(Enum):
     BODY_TOO_LARGE = Problem(413, "invalid_request_error", "The body is over the limit.")
     UNSUPPORTED_MEDIA_TYPE = Problem(415, "invalid_request_error", "The body must be application/json.")
     UNPROCESSABLE = Problem(422, "invalid_request_error", "Well formed, but it cannot be carried out.")
-    RATE_LIMITED = Problem(429, "rate_limit_error", "The tenant's quota is used up.", 1)
     HEADERS_TOO_LARGE = Problem(431, "invalid_request_error", "The request's headers are over the limit.")
     INTERNAL_ERROR = Problem(
         500, "server_error", "A fault of the platform; the request id finds it in the trace."

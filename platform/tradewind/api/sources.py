@@ -15,7 +15,10 @@ from tradewind.api.values import TEXT_PATTERN, Name
 
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 _FORMS: Final[dict[str, tuple[str, str]]] = {
-    "hf": (rf"{_SEGMENT}/{_SEGMENT}", "hf://<organisation>/<model>"),
+    "hf": (
+        rf"{_SEGMENT}/{_SEGMENT}(/({_SEGMENT}/)*{_SEGMENT}\.gguf)?",
+        "hf://<organisation>/<model>, with /<file>.gguf where a repository holds several",
+    ),
     "s3": (rf"[a-z0-9][a-z0-9.-]{{2,62}}(/{_SEGMENT})+/?", "s3://<bucket>/<path>"),
     "gs": (rf"[a-z0-9][a-z0-9._-]{{2,62}}(/{_SEGMENT})+/?", "gs://<bucket>/<path>"),
     "file": (r"(/[^/]+)+/?", "file:///<absolute path>"),

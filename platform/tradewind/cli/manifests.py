@@ -117,7 +117,10 @@ def _missing(state: Mapping[str, Any] | None, compiled: Compiled) -> str:
     if state.get("status_code") != 200:
         return f"the gateway is not ready ({state.get('reason', 'unknown')})"
     if state.get("revision") != compiled.gateway.revision:
-        return "a gateway still serves by the configuration before"
+        return (
+            "a gateway still serves by the configuration before; its log says why (a key in an environment "
+            "variable must be set where tradewind up was started)"
+        )
     cold = state.get("cold_deployments")
     return f"{cold} of the models have no replica that a gateway can reach" if cold else ""
 

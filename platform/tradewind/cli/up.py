@@ -24,6 +24,8 @@ from tradewind.serve.control import ControlError
 from tradewind.serve.local import LocalOptions, LocalPlatform, PortInUse, check_port, free_port
 
 WATCH_S = 1.0
+MIN_CPUS = 64
+"""What Ray may hand out on a small machine: bookkeeping, so that models can be added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class _Session:
         self._compiled = compiled
         self._options = options
         self._state = state
-        self._platform = LocalPlatform(_local_options(compiled, state))
+        self._platform = LocalPlatform(LocalOptions(state, cpus=max(os.cpu_count() or 1, MIN_CPUS)))
         self._endpoint = manifests.endpoint(compiled)
         self._started = time.monotonic()
         self._serving = False
@@ -148,20 +150,6 @@ class _Session:
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._started
-
-
-def _local_options(compiled: Compiled, state: Path) -> LocalOptions:
-    gpus = sum(
-        int(deployment.get("ray_actor_options", {}).get("num_gpus", 0))
-        for app in compiled.serve_config["applications"]
-        for deployment in app["deployments"]
-    )
-    return LocalOptions(
-        home=state,
-        # Ray's count of processors is a bookkeeping of requests, not a limit: leave room to add models.
-        cpus=max(os.cpu_count() or 1, 64),
-        gpus=gpus,
-    )
 
 
 def _compile(options: UpOptions) -> Compiled:

@@ -102,7 +102,7 @@ def _gateway_app(spec: ServingClusterSpec, gateway: GatewayConfig, drain_s: floa
         "name": "gateway",
         "route_prefix": "/",
         "import_path": GATEWAY_IMPORT_PATH,
-        "args": {},
+        "args": {"host": spec.gateway.endpoint.host},
         "logging_config": dict(_LOGGING),
         "deployments": [
             {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tradewind.api import headers as names
 from tradewind.api.problems import Code
-from tradewind.gateway.auth import Tenant
+from tradewind.gateway.auth import ANONYMOUS, Tenant
 from tradewind.gateway.body import Receive, Send, read_body
 from tradewind.gateway.departure import Departure
 from tradewind.gateway.dispatch import Answer, Dispatcher, Job
@@ -127,14 +127,15 @@ class Exchange:
         record.assignment = decision.reason
         began_admission = time.time_ns()
         record.phases.append(("route", began, began_admission))
-        deadline = asyncio.get_running_loop().time() + decision.route.total_timeout_s
+        total_s = min(decision.route.total_timeout_s, decision.variant.deployment.request_timeout_s)
+        deadline = asyncio.get_running_loop().time() + total_s
         return Job(request, decision, record, state.salts[tenant.name], deadline, began_admission)
 
     def _resolve(self, request: Request, tenant: Tenant) -> Decision:
         check_permission(tenant, request.model)
-        subject = Subject(
-            self._head.text, request.user, request.session, tenant.name, self._record.request_id
-        )
+        # Callers without a key are not one unit: they are nobody in particular.
+        unit = "" if tenant.name == ANONYMOUS else tenant.name
+        subject = Subject(self._head.text, request.user, request.session, unit, self._record.request_id)
         try:
             decision = self._state.table.resolve(request.model, subject)
         except UnknownModel as unknown:

@@ -160,7 +160,9 @@ class RouteTable:
             resolvers[entry.model] = _route_resolver(entry, deployments)
         for deployment in config.deployments:
             # A route shadows the deployment of its name: clients of that name get the split.
-            resolvers.setdefault(deployment.name, _direct_resolver(deployment))
+            for adapter in (None, *deployment.adapters):
+                direct = _direct_resolver(deployment, adapter)
+                resolvers.setdefault(direct.route.model, direct)
         return cls(config.revision, deployments, resolvers)
 
     def resolve(self, model: str, subject: Subject) -> Decision:
@@ -252,14 +254,16 @@ def _route_resolver(entry: RouteEntry, deployments: Mapping[str, DeploymentEntry
     return _Resolver(route, assignment, tuple(rules), _sources(entry.assign_by, where))
 
 
-def _direct_resolver(deployment: DeploymentEntry) -> _Resolver:
-    """A deployment under its own name: the defaults of a route, the deployment's own timeout."""
+def _direct_resolver(deployment: DeploymentEntry, adapter: str | None) -> _Resolver:
+    """A deployment under its own name (`<deployment>:<adapter>` with an adapter): the defaults of a
+    route, the deployment's own timeout."""
+    variant = CompiledVariant(deployment.name, deployment, adapter)
     total = deployment.request_timeout_s
     first_token: float = RouteEntry.model_fields["first_token_timeout_s"].default
     route = CompiledRoute(
-        model=deployment.name,
+        model=variant.upstream_model,
         kind="deployment",
-        variants=(CompiledVariant(deployment.name, deployment),),
+        variants=(variant,),
         fallback=(),
         retry=RetryEntry(),
         first_token_timeout_s=min(first_token, total),

@@ -36,6 +36,8 @@ from tradewind.telemetry.setup import Tracing, gateway_collector, gateway_teleme
 
 logger = logging.getLogger(__name__)
 
+WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - recognised here, not bound
+
 SERVE_LOGGER = "ray.serve"
 COLLECT_AFTER = (20_000, 10, 10)
 """Allocations beyond deallocations before a collection; Python's own figure, 700, is for small programs."""
@@ -82,11 +84,13 @@ class EngineReplica:
 class GatewayReplica:
     """One replica of the gateway."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str) -> None:
+        """`host` is the address that the platform listens on, its replicas included."""
         setup_logging("gateway")
         instance = serve.get_replica_context().replica_id.unique_id
         token = home.internal_token()
         upstream = Upstream()
+        self._listen = "127.0.0.1" if host in WILDCARDS else host
         self._own_host = ray.util.get_node_ip_address()
         self._telemetry = gateway_telemetry(instance)
         self._gateway = Gateway(
@@ -148,8 +152,8 @@ class GatewayReplica:
         )
 
     def _reachable(self, host: str) -> str:
-        """Replicas on this machine may listen on loopback only, but are announced by the node's address."""
-        return "127.0.0.1" if host == self._own_host else host
+        """Replicas listen on the platform's address, but are announced by their node's."""
+        return self._listen if host == self._own_host else host
 
     async def __del__(self) -> None:
         self._discovery.stop()
@@ -178,5 +182,5 @@ def engine(args: dict[str, Any]) -> Application:
 
 
 def gateway(args: dict[str, Any]) -> Application:
-    """Builder of the gateway application; everything it needs comes by `user_config`."""
-    return _gateway.bind()
+    """Builder of the gateway application. `args` is `{"host": ...}`; the rest comes by `user_config`."""
+    return _gateway.bind(args["host"])

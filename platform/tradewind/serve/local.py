@@ -40,13 +40,12 @@ class LocalOptions:
     """How to start the platform.
 
     `cpus` is what Ray may hand out; it is bookkeeping, not a limit, so that two engines fit a
-    laptop. Ports are where to begin to look: one that is taken is passed over, so that several
-    platforms (with a state directory and an endpoint each) fit one machine.
+    laptop. GPUs are those that Ray finds. Ports are where to begin to look: one that is taken is
+    passed over, so that several platforms (with a state directory and an endpoint each) fit one machine.
     """
 
     home: Path
     cpus: int
-    gpus: int = 0
     ports: Ports = field(default_factory=Ports)
     dashboard_port: int = 8265
 
@@ -139,7 +138,6 @@ class LocalPlatform:
         try:
             context = ray.init(
                 num_cpus=self._options.cpus,
-                num_gpus=self._options.gpus,
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",

@@ -96,7 +96,10 @@ class _Console(logging.StreamHandler[TextIO]):
 
 
 def setup_logging(service: str, level: str | None = None, stream: TextIO | None = None) -> None:
-    """Send this process's logs to `stream`, stderr by default, as JSON. Safe to call again.
+    """Send this process's logs to `stream`, the real stderr by default, as JSON. Safe to call again.
+
+    Not `sys.stderr`: Serve replaces that in its replicas by one that feeds a logger of its own, which
+    drops what we write.
 
     Plain console handlers that others put on the root are taken off; all other handlers stay (Ray's
     are on its own loggers). Tradewind's loggers get `level` (default `$TRADEWIND_LOG_LEVEL`, info);
@@ -113,7 +116,7 @@ def setup_logging(service: str, level: str | None = None, stream: TextIO | None 
     for handler in list(root.handlers):
         if type(handler) is _Console or _is_console(handler):
             root.removeHandler(handler)
-    ours = _Console(stream or sys.stderr)
+    ours = _Console(stream or sys.__stderr__ or sys.stderr)
     ours.setFormatter(JsonFormatter(service))
     root.addHandler(ours)
     root.setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))

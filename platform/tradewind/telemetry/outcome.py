@@ -31,7 +31,6 @@ _BY_CODE: Final[dict[str, Outcome]] = {
     Code.REQUEST_TIMEOUT.wire: Outcome.TIMEOUT,
     Code.FIRST_TOKEN_TIMEOUT.wire: Outcome.TIMEOUT,
     Code.TOTAL_TIMEOUT.wire: Outcome.TIMEOUT,
-    Code.RATE_LIMITED.wire: Outcome.REJECTED,
     Code.NO_CAPACITY.wire: Outcome.REJECTED,
     Code.MODEL_UNAVAILABLE.wire: Outcome.REJECTED,
     Code.SHUTTING_DOWN.wire: Outcome.REJECTED,

@@ -92,7 +92,14 @@ def test_a_deployment_answers_to_its_own_name() -> None:
 def test_a_route_shadows_the_deployment_of_its_name() -> None:
     built = table(chat(variant("new", "large"), model="small"))
     assert built.resolve("small", subject()).variant.deployment.name == "large"
-    assert [listed.name for listed in built.models()] == ["small", "large"]
+    assert [listed.name for listed in built.models()] == ["small", "small:tone", "large"]
+
+
+def test_an_adapter_is_called_by_its_deployments_name_and_its_own() -> None:
+    decision = table(chat()).resolve("small:tone", subject())
+    assert (decision.variant.deployment.name, decision.variant.adapter) == ("small", "tone")
+    assert decision.variant.upstream_model == "small:tone"
+    assert decision.reason == "direct"
 
 
 def test_models_are_listed_with_the_deployment_when_there_is_only_one() -> None:
@@ -101,6 +108,7 @@ def test_models_are_listed_with_the_deployment_when_there_is_only_one() -> None:
         ("chat", "route", None),
         ("prompts", "route", "small"),
         ("small", "deployment", "small"),
+        ("small:tone", "deployment", "small"),
         ("large", "deployment", "large"),
     ]
 
