@@ -97,7 +97,8 @@ def test_a_named_tool_is_called_with_arguments_of_its_schema(client: OpenAI) -> 
         "required": ["city"],
         "additionalProperties": False,
     }
-    tool = {"type": "function", "function": {"name": "weather", "parameters": parameters}}
+    function = {"name": "weather", "parameters": parameters, "strict": True}
+    tool = {"type": "function", "function": function}
     answer = client.chat.completions.create(
         model=MODEL,
         messages=HELLO,

@@ -32,7 +32,7 @@ def guarded(platform: Platform, everything: str) -> Iterator[Platform]:
     """The platform with a route that falls back; left whole again."""
     assert platform.apply(everything + ROUTE).returncode == 0
     yield platform
-    wait_for(lambda: healthy(platform) == 1, "the engine back in rotation", 180)
+    wait_for(lambda: well(platform) and healthy(platform) == 1, "the engine back in rotation", 240)
     assert platform.apply(everything).returncode == 0
 
 
@@ -40,6 +40,15 @@ def healthy(platform: Platform) -> float:
     return platform.metric(
         "tradewind_replicas", **{"tradewind.deployment": VICTIM, "tradewind.state": "healthy"}
     )
+
+
+def well(platform: Platform) -> bool:
+    """Whether Serve says so, which is later than the gateway."""
+    control = platform.control()
+    try:
+        return control.applications()[VICTIM].ready
+    finally:
+        control.close()
 
 
 def engine_core(platform: Platform) -> psutil.Process:

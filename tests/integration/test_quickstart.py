@@ -78,7 +78,7 @@ def test_status_tells_models_traffic_and_split(quickstart: Platform) -> None:
 
 
 def test_chat_streams_and_names_the_variant_and_trace_finds_the_request(quickstart: Platform) -> None:
-    result = quickstart.cli("chat", "What is the capital of France?", "--user", "user-1")
+    result = quickstart.cli("chat", "Hi!", "--user", "user-1", "--max-tokens", "12")
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.strip()) > 1
     request_id = re.search(r"req_[0-9a-f]{32}", result.stderr)

@@ -12,7 +12,7 @@ from tradewind import home
 from tradewind.api.wire import EngineSettings
 from tradewind.cli import manifests
 from tradewind.cli.client import Client
-from tradewind.cli.console import err, out
+from tradewind.cli.console import err, out, plain
 from tradewind.cli.errors import CommandFailed
 from tradewind.cli.fetching import fetch_weights, stage_of
 from tradewind.cli.keys import first_key, prepare_keys
@@ -88,10 +88,12 @@ def _wait(
     before: Mapping[str, AppStatus],
 ) -> None:
     names = [app["name"] for app in compiled.serve_config["applications"]]
-    Waiting(control.applications, stage_of, err).until_ready(names, timeout_s, before)
+    unwell = Waiting(control.applications, stage_of, err).until_ready(names, timeout_s, before)
+    for row in unwell:
+        err.print(plain(f"warning: {row.name} was not well before and still is not: {row.trouble}"))
     client = Client(run.endpoint, first_key(compiled.gateway)[0])
     try:
-        manifests.wait_until_in_force(client, compiled, IN_FORCE_S)
+        manifests.wait_until_in_force(client, compiled, IN_FORCE_S, cold=len(unwell))
     finally:
         client.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tradewind.api.wire import Task
@@ -17,6 +17,7 @@ MAX_QUESTION_BYTES = 8 * 1024 * 1024
 _USERS_FAULT = frozenset((400, 401, 403, 404, 413, 422))
 
 Messages = list[dict[str, str]]
+Fields = Mapping[str, Any]
 
 
 def pick_model(client: Client, wanted: str | None) -> str:
@@ -37,9 +38,11 @@ def pick_model(client: Client, wanted: str | None) -> str:
     return wanted
 
 
-def say(client: Client, model: str, messages: Messages, user: str | None, answer: Answer) -> None:
-    """Stream one answer to standard output, and into `answer`. The line is ended whatever happens."""
-    body: dict[str, Any] = {"user": user} if user else {}
+def say(client: Client, model: str, messages: Messages, body: Fields, answer: Answer) -> None:
+    """Stream one answer to standard output, and into `answer`. The line is ended whatever happens.
+
+    `body` holds further fields of the request.
+    """
     with contextlib.closing(client.chat(model, messages, answer, **body)) as pieces:
         try:
             for piece in pieces:
@@ -66,22 +69,24 @@ def describe(answer: Answer) -> str:
     return " · ".join(filter(None, parts))
 
 
-def chat(client: Client, model: str | None, prompt: str | None, user: str | None) -> None:
+def chat(client: Client, model: str | None, prompt: str | None, body: Fields) -> None:
     """Answer one `prompt`, or what standard input holds, or converse with a person until end of input.
+
+    `body` holds further fields of each request.
 
     Raises:
         CommandFailed: no answer, or not all of it. In a conversation that is only shown.
     """
     name = pick_model(client, model)
     if prompt is None and sys.stdin.isatty():
-        _converse(client, name, user)
+        _converse(client, name, body)
         return
     question = prompt if prompt is not None else _piped()
     if not question.strip():
         raise CommandFailed("no question", exit_code=BAD_INPUT, hint='tradewind chat "What is …?"')
     answer = Answer()
     try:
-        say(client, name, [{"role": "user", "content": question}], user, answer)
+        say(client, name, [{"role": "user", "content": question}], body, answer)
     except EndpointError as error:
         raise _failed(client, error) from error
     err.print(plain(describe(answer), "dim"), soft_wrap=True)
@@ -98,14 +103,14 @@ def _piped() -> str:
         raise CommandFailed("<stdin>: not UTF-8 text", exit_code=BAD_INPUT) from None
 
 
-def _converse(client: Client, model: str, user: str | None) -> None:
+def _converse(client: Client, model: str, body: Fields) -> None:
     err.print(plain(f"Talking to {model}. Ctrl-C stops an answer, Ctrl-D ends."))
     messages: Messages = []
     for question in _questions():
         messages.append({"role": "user", "content": question})
         answer = Answer()
         try:
-            say(client, model, messages, user, answer)
+            say(client, model, messages, body, answer)
         except EndpointError as error:
             messages.pop()
             failures.print(plain(f"error: {error}", "red"), soft_wrap=True)

@@ -171,6 +171,7 @@ def chat(
     ] = None,
     model: ModelOption = None,
     user: Annotated[str | None, typer.Option(help="User id, which a sticky route assigns by.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
     url: Annotated[str | None, typer.Option(help="Another endpoint than the running platform's.")] = None,
     key: KeyOption = None,
 ) -> None:
@@ -180,7 +181,8 @@ def chat(
 
     client = connect(url, key)
     try:
-        run(client, model, prompt, user)
+        fields = {"user": user, "max_tokens": max_tokens}
+        run(client, model, prompt, {name: value for name, value in fields.items() if value is not None})
     finally:
         client.close()
 

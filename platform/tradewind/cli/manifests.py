@@ -88,10 +88,12 @@ def wait_until_in_force(
     compiled: Compiled,
     timeout_s: float,
     *,
+    cold: int = 0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Return when the gateway says that it serves by this revision and every deployment has a replica.
+    """Return when the gateway says that it serves by this revision and every deployment but `cold` of
+    them has a replica.
 
     Raises:
         CommandFailed: it does not within `timeout_s`; the message says what is missing.
@@ -99,7 +101,7 @@ def wait_until_in_force(
     deadline = clock() + timeout_s
     seen = 0
     while True:
-        missing = _missing(client.ready(), compiled)
+        missing = _missing(client.ready(), compiled, cold)
         seen = 0 if missing else seen + 1
         # Each call may reach another gateway replica: ask often enough to meet them all.
         if seen >= 2 * _gateways(compiled):
@@ -110,19 +112,19 @@ def wait_until_in_force(
             sleep(0.05)
 
 
-def _missing(state: Mapping[str, Any] | None, compiled: Compiled) -> str:
+def _missing(state: Mapping[str, Any] | None, compiled: Compiled, allowed: int) -> str:
     """What keeps the gateway that answered from serving by `compiled`; empty when nothing does."""
     if state is None:
         return "the gateway does not answer"
-    if state.get("status_code") != 200:
+    if state.get("status_code") != 200 and not (allowed and state.get("reason") == "no_replica"):
         return f"the gateway is not ready ({state.get('reason', 'unknown')})"
     if state.get("revision") != compiled.gateway.revision:
         return (
             "a gateway still serves by the configuration before; its log says why (a key in an environment "
             "variable must be set where tradewind up was started)"
         )
-    cold = state.get("cold_deployments")
-    return f"{cold} of the models have no replica that a gateway can reach" if cold else ""
+    cold = state.get("cold_deployments", 0)
+    return f"{cold} of the models have no replica that a gateway can reach" if cold > allowed else ""
 
 
 def _gateways(compiled: Compiled) -> int:

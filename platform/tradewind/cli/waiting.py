@@ -54,18 +54,20 @@ def _row(name: str, app: AppStatus | None, stage: Stage) -> Row:
     return Row(name, stage(name) or "starting", False)
 
 
-def _raise_failure(current: list[Row], old: Mapping[str, Row], elapsed: float) -> None:
-    """CommandFailed for what will not start, and for what was unwell before the change and stays so."""
-    settled = elapsed >= STALE_S
-    said = []
-    for row in current:
-        before = old[row.name]
-        if row.failure and (settled or row.failure != before.failure):
-            said.append(f"{row.name} did not start: {row.failure}")
-        elif row.trouble and settled and row.trouble == before.trouble:
-            said.append(f"{row.name} was and is not well: {row.trouble}")
+def _raise_failure(current: list[Row], old: Mapping[str, Row], settled: bool) -> None:
+    """CommandFailed for what will not start."""
+    said = [
+        f"{row.name} did not start: {row.failure}"
+        for row in current
+        if row.failure and (settled or row.failure != old[row.name].failure)
+    ]
     if said:
         raise CommandFailed("; ".join(said))
+
+
+def _unwell(current: list[Row], old: Mapping[str, Row]) -> list[Row]:
+    """What was being replaced before the change and still is: no change of ours, and nobody's to wait for."""
+    return [row for row in current if row.trouble and row.trouble == old[row.name].trouble]
 
 
 class Waiting:
@@ -90,8 +92,8 @@ class Waiting:
 
     def until_ready(
         self, names: list[str], timeout_s: float, before: Mapping[str, AppStatus] | None = None
-    ) -> None:
-        """Return when all of `names` are ready.
+    ) -> list[Row]:
+        """Return when all of `names` are ready, save those that were unwell before: they are returned.
 
         Args:
             before: how the applications were when they were asked to change. Serve goes on to tell an
@@ -115,9 +117,11 @@ class Waiting:
                     current = [Row(name, "starting", False) for name in names]
                 live.update(self._table(current, elapsed))
                 self._print_changes(current, elapsed)
-                _raise_failure(current, old, elapsed)
-                if all(row.ready for row in current):
-                    return
+                settled = elapsed >= STALE_S
+                _raise_failure(current, old, settled)
+                unwell = _unwell(current, old) if settled else []
+                if sum(row.ready for row in current) + len(unwell) == len(current):
+                    return unwell
                 if elapsed > timeout_s:
                     late = ", ".join(f"{row.name} ({row.state})" for row in current if not row.ready)
                     raise CommandFailed(f"not ready after {timeout_s:.0f} s: {late}")

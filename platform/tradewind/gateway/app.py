@@ -253,7 +253,8 @@ class Gateway:
         else:
             cold = sum(not self.directory.any_ready(name) for name in state.table.deployments)
             return 200, _encode({"status": "ready", "revision": self.revision, "cold_deployments": cold}), []
-        return 503, _encode({"status": "not_ready", "reason": reason}), [(b"retry-after", b"1")]
+        why = {"status": "not_ready", "reason": reason, "revision": self.revision}
+        return 503, _encode(why), [(b"retry-after", b"1")]
 
     def _models(self, path: bytes, head: Head) -> bytes:
         state = self._state

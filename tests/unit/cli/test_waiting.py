@@ -79,12 +79,19 @@ def test_a_failure_from_before_the_change_is_given_time_to_go_away() -> None:
     assert play.now >= STALE_S / 2
 
 
-@pytest.mark.parametrize("status", ["DEPLOY_FAILED", "UNHEALTHY"])
-def test_what_was_broken_before_the_change_and_stays_so_is_not_waited_for(status: str) -> None:
-    broken = app(status=status, message="old trouble")
+def test_what_could_not_start_before_the_change_and_still_cannot_is_a_failure() -> None:
+    broken = app(status="DEPLOY_FAILED", message="old trouble")
     play = Play(lambda _: {"llama": broken})
     with pytest.raises(CommandFailed, match="old trouble"):
         play.waiting.until_ready(["llama"], 3600.0, {"llama": broken})
+    assert STALE_S <= play.now < STALE_S + 1
+
+
+def test_what_was_being_replaced_before_the_change_is_not_waited_for_and_no_failure() -> None:
+    broken = app(status="UNHEALTHY", message="old trouble")
+    play = Play(lambda _: {"llama": broken})
+    unwell = play.waiting.until_ready(["llama"], 3600.0, {"llama": broken})
+    assert [(row.name, row.trouble) for row in unwell] == [("llama", "old trouble")]
     assert STALE_S <= play.now < STALE_S + 1
 
 

@@ -190,6 +190,16 @@ async def test_anonymous_callers_are_let_in_where_the_configuration_says_so() ->
             assert s.records.last.tenant == "anonymous"
 
 
+async def test_callers_without_a_key_are_not_one_unit_of_a_route_that_is_sticky_by_tenant() -> None:
+    async with stage(config(tenants=[], anonymous=True)) as s:
+        s.client.headers = [HOST]
+        await s.client.chat()
+        assert s.records.last.assignment == "request"
+    async with stage(config()) as s:
+        await s.client.chat()
+        assert s.records.last.assignment == "sticky"
+
+
 async def test_beside_tenants_anonymous_means_no_key_not_any_key() -> None:
     async with stage(config(anonymous=True)) as s:
         s.client.headers = [HOST]

@@ -15,6 +15,7 @@ from typing import IO
 from tradewind.engine.errors import SourceError
 from tradewind.engine.sources.cache import ready_directory
 from tradewind.engine.sources.report import Progress
+from tradewind.home import write_private
 
 _FORMAT = "1"
 """Part of the cache's key: raised when the converter writes something else than before."""
@@ -48,10 +49,7 @@ def content_digest(file: Path, cache_dir: Path, origin: str) -> str:
             return str(json.loads(note.read_text())["blake2b"])
         with file.open("rb") as stream:
             value = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
-        note.parent.mkdir(parents=True, exist_ok=True)
-        part = note.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps({"blake2b": value}))
-        part.replace(note)
+        write_private(note, json.dumps({"blake2b": value}))
     except OSError as error:
         raise SourceError(f"{origin}: {error.strerror or error}") from error
     return value
