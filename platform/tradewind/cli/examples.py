@@ -6,6 +6,10 @@ import json
 import shlex
 
 
+MAX_TOKENS = 64
+"""A small model may go on to the end of its context, which on a CPU takes minutes."""
+
+
 def how_to_call(endpoint: str, model: str, key_file: str | None) -> str:
     """A curl command, an empty line, and five lines of Python, for any shell and any file name."""
     return f"{curl(endpoint, model, key_file)}\n\n{sdk(endpoint, model, key_file)}"
@@ -14,7 +18,8 @@ def how_to_call(endpoint: str, model: str, key_file: str | None) -> str:
 def curl(endpoint: str, model: str, key_file: str | None) -> str:
     """A command for a POSIX shell. The key is read when it runs, not shown."""
     key = f"$(cat {shlex.quote(key_file)})" if key_file else "none"
-    body = {"model": model, "user": "user-1", "messages": [{"role": "user", "content": "Hello!"}]}
+    message = {"role": "user", "content": "Hello!"}
+    body = {"model": model, "user": "user-1", "max_tokens": MAX_TOKENS, "messages": [message]}
     return f"""curl {shlex.quote(endpoint + "/v1/chat/completions")} \\
   -H "authorization: Bearer {key}" -H "content-type: application/json" \\
   -d {shlex.quote(json.dumps(body))}"""
@@ -25,6 +30,6 @@ def sdk(endpoint: str, model: str, key_file: str | None) -> str:
     key = f"open({key_file!r}).read().strip()" if key_file else '"none"'
     return f"""from openai import OpenAI
 client = OpenAI(base_url={endpoint + "/v1"!r}, api_key={key})
-messages = [{{"role": "user", "content": "Hello!"}}]
-for chunk in client.chat.completions.create(model={model!r}, messages=messages, stream=True):
+request = dict(model={model!r}, max_tokens={MAX_TOKENS}, messages=[{{"role": "user", "content": "Hello!"}}])
+for chunk in client.chat.completions.create(**request, stream=True):
     print(chunk.choices[0].delta.content or "", end="") if chunk.choices else None"""
