@@ -81,6 +81,9 @@ def test_threat_17_neither_prompt_nor_key_is_in_any_log_span_or_metric(platform:
         path for path in files_below(platform.home, run_dir(platform.home)) if keys not in path.parents
     ]
     assert len(looked_at) > 20
+    gateway_spoke = False
     for path in looked_at:
         content = path.read_bytes()
         assert not [secret for secret in secrets if secret in content], path
+        gateway_spoke = gateway_spoke or b"is in force" in content
+    assert gateway_spoke, "no log of the gateway was looked at"

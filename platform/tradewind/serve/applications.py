@@ -123,6 +123,7 @@ class GatewayReplica:
             logger.error("configuration %s was refused: %s", config.revision, error)
             return
         self._config = config
+        logger.info("configuration %s is in force", config.revision)
         self._update_rotation()
         if self._scrape is None:
             self._start_scrape(config.metrics_port + rank.local_rank)
