@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 
-
 MAX_TOKENS = 64
 """A small model may go on to the end of its context, which on a CPU takes minutes."""
 
