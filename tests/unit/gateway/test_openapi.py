@@ -113,7 +113,10 @@ async def test_options_tell_the_methods_and_nothing_about_origins(path: str, all
 async def test_ready_means_that_something_can_answer() -> None:
     async with stage(replicas={"llama": 0}) as s:
         reply = await s.client.get("/readyz")
-        assert (reply.status, reply.json) == (503, {"status": "not_ready", "reason": "no_replica"})
+        assert (reply.status, reply.json) == (
+            503,
+            {"status": "not_ready", "reason": "no_replica", "revision": "r"},
+        )
     async with stage() as s:
         assert (await s.client.get("/readyz")).json == {
             "status": "ready",
