@@ -69,3 +69,7 @@ class Code(Enum):
     def wire(self) -> str:
         """The string in `error.code`."""
         return self.name.lower()
+
+    def error_object(self, message: str) -> dict[str, dict[str, str | None]]:
+        """OpenAI's error object for this code."""
+        return {"error": {"message": message, "type": self.value.type, "param": None, "code": self.wire}}

@@ -28,7 +28,7 @@ def down(timeout_s: float, sleep: Callable[[float], None] = time.sleep) -> None:
         raise CommandFailed(f"process {run.pid} belongs to another user") from error
     deadline = time.monotonic() + timeout_s
     with err.status(f"Stopping process {run.pid} …"):
-        while _alive(process):
+        while runfile.lives(process):
             if time.monotonic() > deadline:
                 raise CommandFailed(
                     f"process {run.pid} is still stopping after {timeout_s:.0f} s",
@@ -36,11 +36,3 @@ def down(timeout_s: float, sleep: Callable[[float], None] = time.sleep) -> None:
                 )
             sleep(POLL_S)
     out.print("Stopped.")
-
-
-def _alive(process: psutil.Process) -> bool:
-    """A process that has ended but that its parent has not asked about (a zombie) is gone for us."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -203,8 +203,7 @@ def _with_context(headers: Headers, span: Span) -> Headers:
 
 
 async def _refuse(send: Send, code: Code, message: str) -> None:
-    error = {"message": message, "type": code.value.type, "param": None, "code": code.wire}
-    await _answer(send, code.value.status, {"error": error})
+    await _answer(send, code.value.status, code.error_object(message))
 
 
 async def _answer(send: Send, status: int, content: dict[str, Any]) -> None:

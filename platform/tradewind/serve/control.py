@@ -118,23 +118,20 @@ class ServeControl:
 
     def applications(self) -> dict[str, AppStatus]:
         """How every application is now."""
-        response = self._request("GET")
-        if response.status_code != 200:
-            raise ControlError(f"Ray's API answered {response.status_code}")
-        return parse_status(response.json())
+        return parse_status(self._document())
 
     def gateway_config(self) -> GatewayConfig:
         """The configuration that the gateway was given."""
-        response = self._request("GET")
+        document = self._document()
         try:
-            gateway = response.json()["applications"]["gateway"]["deployed_app_config"]
+            gateway = document["applications"]["gateway"]["deployed_app_config"]
             return GatewayConfig.model_validate(gateway["deployments"][0]["user_config"])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ControlError("Ray's API shows no gateway") from error
 
     def engine_settings(self) -> dict[str, EngineSettings]:
         """What every engine was given, by ModelDeployment."""
-        document = self._request("GET").json()
+        document = self._document()
         try:
             return {
                 name: EngineSettings.model_validate(app["deployed_app_config"]["args"]["settings"])
@@ -143,6 +140,12 @@ class ServeControl:
             }
         except (KeyError, TypeError, ValueError) as error:
             raise ControlError("Ray's API shows engines of another version") from error
+
+    def _document(self) -> dict[str, Any]:
+        response = self._request("GET")
+        if response.status_code != 200:
+            raise ControlError(f"Ray's API answered {response.status_code}")
+        return dict(response.json())
 
     def _request(self, method: str, **arguments: Any) -> httpx.Response:
         try:

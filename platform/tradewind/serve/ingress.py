@@ -47,9 +47,7 @@ class IngressError(Exception):
 
 def error_body(code: Code) -> bytes:
     """An OpenAI error object as UTF-8 JSON."""
-    problem = code.value
-    error = {"message": problem.meaning, "type": problem.type, "param": None, "code": code.wire}
-    return json.dumps({"error": error}).encode()
+    return json.dumps(code.error_object(code.value.meaning)).encode()
 
 
 def error_file(status: int, code: Code) -> bytes:

@@ -26,6 +26,7 @@ from tradewind import home
 from tradewind.serve.control import ControlError, ServeControl
 from tradewind.serve.environment import Ports, ray_environment
 from tradewind.serve.ingress import write_launcher
+from tradewind.serve.runfile import lives
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 DAEMONS = ("raylet", "gcs_server")
@@ -156,7 +157,7 @@ class LocalPlatform:
 
     def dead(self) -> list[str]:
         """Names of Ray's daemons that have died since the start."""
-        return sorted(name for process, name in self._daemons.items() if not _alive(process))
+        return sorted(name for process, name in self._daemons.items() if not lives(process))
 
     @property
     def control(self) -> ServeControl:
@@ -219,13 +220,6 @@ def _prune_sessions(directory: Path) -> None:
     sessions = [path for path in directory.glob("session_2*") if path.is_dir() and not path.is_symlink()]
     for path in sorted(sessions)[:-KEPT_SESSIONS]:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _adopt_orphans() -> None:

@@ -47,10 +47,17 @@ class RunFile:
     def alive(self) -> bool:
         try:
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.process_started) < 1.0
-            return same and process.status() != psutil.STATUS_ZOMBIE
+            return abs(process.create_time() - self.process_started) < 1.0 and lives(process)
         except psutil.NoSuchProcess:
             return False
+
+
+def lives(process: psutil.Process) -> bool:
+    """A process that has ended but that its parent has not asked about (a zombie) is gone for us."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _path(state: Path) -> Path:
