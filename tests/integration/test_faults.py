@@ -43,12 +43,15 @@ def healthy(platform: Platform) -> float:
 
 
 def well(platform: Platform) -> bool:
-    """Whether Serve says so, which is later than the gateway."""
+    """Whether Serve says so of replicas that live: it notices a death later than the gateway does."""
     control = platform.control()
     try:
-        return control.applications()[VICTIM].ready
+        document = control._request("GET").json()
     finally:
         control.close()
+    app = document["applications"][VICTIM]
+    pids = [replica.get("pid") for entry in app["deployments"].values() for replica in entry["replicas"]]
+    return app["status"] == "RUNNING" and len(pids) == 1 and bool(pids[0]) and psutil.pid_exists(pids[0])
 
 
 def engine_core(platform: Platform) -> psutil.Process:

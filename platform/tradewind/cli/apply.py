@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +23,14 @@ from tradewind.serve import runfile
 from tradewind.serve.control import AppStatus, ControlError, ServeControl
 
 IN_FORCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """The platform as it was, and the engines that are asked to become others."""
+
+    applications: Mapping[str, AppStatus]
+    changed: list[str]
 
 
 def apply(files: list[Path], timeout_s: float) -> None:
@@ -49,7 +57,7 @@ def apply(files: list[Path], timeout_s: float) -> None:
             # From here on the platform is another one, whether or not its models come up.
             facts = replace(run, anonymous=compiled.gateway.anonymous, files=manifests.named(files))
             runfile.write(state, facts)
-            _wait(control, compiled, run, timeout_s, before)
+            _wait(control, compiled, run, timeout_s, _Before(before, changed))
         except ControlError as error:
             raise CommandFailed(str(error)) from error
         finally:
@@ -85,10 +93,12 @@ def _wait(
     compiled: Compiled,
     run: runfile.RunFile,
     timeout_s: float,
-    before: Mapping[str, AppStatus],
+    before: _Before,
 ) -> None:
     names = [app["name"] for app in compiled.serve_config["applications"]]
-    unwell = Waiting(control.applications, stage_of, err).until_ready(names, timeout_s, before)
+    unwell = Waiting(control.applications, stage_of, err).until_ready(
+        names, timeout_s, before.applications, before.changed
+    )
     for row in unwell:
         err.print(plain(f"warning: {row.name} was not well before and still is not: {row.trouble}"))
     client = Client(run.endpoint, first_key(compiled.gateway)[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,9 +65,17 @@ def _raise_failure(current: list[Row], old: Mapping[str, Row], settled: bool) ->
         raise CommandFailed("; ".join(said))
 
 
-def _unwell(current: list[Row], old: Mapping[str, Row]) -> list[Row]:
-    """What was being replaced before the change and still is: no change of ours, and nobody's to wait for."""
-    return [row for row in current if row.trouble and row.trouble == old[row.name].trouble]
+def _unwell(current: list[Row], old: Mapping[str, Row], changed: Collection[str]) -> list[Row]:
+    """What was being replaced before the change and still is: no change of ours, and nobody's to wait for.
+
+    Args:
+        changed: what the change replaces; its old trouble is told for a while after it went away.
+    """
+    return [
+        row
+        for row in current
+        if row.trouble and row.trouble == old[row.name].trouble and row.name not in changed
+    ]
 
 
 class Waiting:
@@ -91,13 +99,19 @@ class Waiting:
         self._shown: dict[str, str] = {}
 
     def until_ready(
-        self, names: list[str], timeout_s: float, before: Mapping[str, AppStatus] | None = None
+        self,
+        names: list[str],
+        timeout_s: float,
+        before: Mapping[str, AppStatus] | None = None,
+        changed: Collection[str] = (),
     ) -> list[Row]:
         """Return when all of `names` are ready, save those that were unwell before: they are returned.
 
         Args:
             before: how the applications were when they were asked to change. Serve goes on to tell an
                 old failure for a while: it counts only when it stays.
+            changed: those of `names` whose own configuration changes. The others are waited for only
+                where they were well.
 
         Raises:
             CommandFailed: one failed, Ray went away, or `timeout_s` passed.
@@ -119,7 +133,7 @@ class Waiting:
                 self._print_changes(current, elapsed)
                 settled = elapsed >= STALE_S
                 _raise_failure(current, old, settled)
-                unwell = _unwell(current, old) if settled else []
+                unwell = _unwell(current, old, () if settled else changed)
                 if sum(row.ready for row in current) + len(unwell) == len(current):
                     return unwell
                 if elapsed > timeout_s:

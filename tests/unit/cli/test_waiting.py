@@ -92,6 +92,14 @@ def test_what_was_being_replaced_before_the_change_is_not_waited_for_and_no_fail
     play = Play(lambda _: {"llama": broken})
     unwell = play.waiting.until_ready(["llama"], 3600.0, {"llama": broken})
     assert [(row.name, row.trouble) for row in unwell] == [("llama", "old trouble")]
+    assert play.now == 0.0
+
+
+def test_what_the_change_itself_replaces_has_time_to_lose_its_old_trouble() -> None:
+    broken = app(status="UNHEALTHY", message="old trouble")
+    play = Play(lambda _: {"llama": broken})
+    unwell = play.waiting.until_ready(["llama"], 3600.0, {"llama": broken}, ["llama"])
+    assert [row.name for row in unwell] == ["llama"]
     assert STALE_S <= play.now < STALE_S + 1
 
 
