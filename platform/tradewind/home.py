@@ -18,6 +18,7 @@ HOME = "TRADEWIND_HOME"
 CACHE = "TRADEWIND_CACHE"
 TOKEN = "TRADEWIND_INTERNAL_TOKEN"  # noqa: S105 - names of variables
 TOKEN_FILE = "TRADEWIND_INTERNAL_TOKEN_FILE"  # noqa: S105
+HASH_KEY_FILE = "TRADEWIND_HASH_KEY_FILE"
 
 
 def home_dir() -> Path:
@@ -74,3 +75,18 @@ def internal_token() -> str:
     if len(token) < 32:
         raise RuntimeError(f"no internal token: set {TOKEN_FILE} to a file with at least 32 characters")
     return token
+
+
+def hash_key() -> bytes | None:
+    """The key under which the configuration's API key hashes were made; None where none is shared.
+
+    Raises:
+        RuntimeError: the file has no key of 32 to 64 bytes.
+    """
+    file = os.environ.get(HASH_KEY_FILE)
+    if not file:
+        return None
+    key = Path(file).read_bytes().strip()
+    if not 32 <= len(key) <= 64:
+        raise RuntimeError(f"no hash key: set {HASH_KEY_FILE} to a file with 32 to 64 bytes")
+    return key

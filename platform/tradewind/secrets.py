@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tradewind import home
@@ -16,6 +18,23 @@ class SecretMissing(Exception):
 def secret_path(file: str) -> Path:
     """A secret's file; a relative path is taken from the state directory."""
     return home.home_dir() / Path(file).expanduser()
+
+
+def await_secret(
+    reference: SecretRef,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """`read_secret`, patient for as long as the reference says. Blocks the thread."""
+    deadline = clock() + reference.wait_s
+    while True:
+        try:
+            return read_secret(reference)
+        except SecretMissing:
+            if clock() >= deadline:
+                raise
+        sleep(1.0)
 
 
 def read_secret(reference: SecretRef) -> str:

@@ -19,7 +19,7 @@ from tradewind.cli.client import Client
 from tradewind.cli.keys import first_key, prepare_keys
 from tradewind.compiler.compile import Compiled, compile_resources
 from tradewind.compiler.documents import read_documents
-from tradewind.serve.environment import Ports
+from tradewind.compiler.ray_environment import Ports
 from tradewind.serve.local import LocalOptions, LocalPlatform, free_port
 
 TOKEN_INTERVAL_S = 0.02

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from tests.golden.rewrite import EXAMPLES, GOLDENS, golden_of, rendered
-from tests.unit.api.builders import cluster, model, tenant
-from tests.unit.compiler.worlds import compiled
+from tests.unit.api.builders import model
+from tests.unit.compiler.worlds import compiled, pools
 from tradewind.api.wire import EngineSettings, GatewayConfig
 from tradewind.compiler.world import CLUSTER
 from tradewind.schema.json_schemas import json_schema
@@ -49,8 +49,10 @@ def test_ray_serve_parses_every_option() -> None:
     schema = pytest.importorskip("ray.serve.schema").ServeDeploySchema
     resources = {"gpus": 4, "memory": "16Gi", "pool": "h100"}
     result = compiled(
-        tenant(),
-        cluster(gateway={"replicas": 3}),
+        pools(
+            {"name": "h100", "gpus": 8, "cpus": 32, "memory": "512Gi", "maxNodes": 2},
+            gateway={"replicas": 3},
+        ),
         model(resources=resources, autoscaling={"minReplicas": 2, "maxReplicas": 5}),
         platform=CLUSTER,
     )

@@ -1,19 +1,30 @@
-"""ServingCluster: the gateway, its limits and what it tells about requests."""
+"""ServingCluster: the gateway with its limits and telemetry and, in Kubernetes, the pods it all runs on."""
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from tradewind.api.model import ApiModel, Fault, ResourceModel
-from tradewind.api.values import HOST_PATTERN, TEXT_PATTERN, Between, Duration, Port, Quantity
-
-_POOLS = (
-    "this version does not create nodes; label them and name the pool in ModelDeployment spec.resources.pool"
+from tradewind.api.model import ApiModel, Fault, ResourceModel, repeated
+from tradewind.api.nodes import Cpus, HeadSpec, ImagesSpec, PeerSelector, PodMemory, Pool, Tolerations
+from tradewind.api.secrets import SecretKeyRef
+from tradewind.api.values import (
+    ADDRESS_PATTERN,
+    CIDR_PATTERN,
+    HOST_PATTERN,
+    PATTERN_MEANING,
+    TEXT_PATTERN,
+    VERSION_PATTERN,
+    Between,
+    Duration,
+    Labels,
+    Port,
+    Quantity,
+    SecretName,
 )
-_IMAGES = "this version runs the installed Ray and vLLM"
 
 Url = Annotated[str, Field(pattern=TEXT_PATTERN, min_length=8, max_length=2048)]
 
@@ -29,12 +40,12 @@ def url_faults(url: str | None, at: str) -> Iterable[Fault]:
 
 
 class Endpoint(ApiModel):
-    """Where clients reach the platform."""
+    """Where clients reach a platform on one machine. In a cluster they call port 8000 of a Service."""
 
     host: Annotated[str, Field(pattern=HOST_PATTERN, max_length=253)] = "127.0.0.1"
-    """Address to listen on. Any but a loopback address needs a Tenant."""
+    """Address to listen on. Any but a loopback address needs a Tenant. On one machine only."""
     port: Port = 8000
-    """TCP port to listen on. Host and port take effect when the platform starts."""
+    """TCP port to listen on. Host and port take effect when the platform starts. On one machine only."""
 
 
 class GatewaySpec(ApiModel):
@@ -46,21 +57,30 @@ class GatewaySpec(ApiModel):
         "autoscaling": "this version runs a fixed number: use replicas",
     }
 
-    replicas: Annotated[int, Field(ge=1, le=64)] = 1
-    """Gateway processes."""
+    replicas: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Gateway processes. Absent: 1 on one machine, 2 in a cluster, which needs at least 2."""
     max_ongoing_requests: Annotated[int, Field(ge=1, le=65_536)] = 4_096
     """Requests in flight in one gateway replica; more get 503."""
     endpoint: Endpoint = Field(default_factory=Endpoint)
     """Where clients reach the platform."""
     metrics_port: Annotated[int, Field(ge=1024, le=65_472)] = 9464
     """Prometheus port; gateway replica k of a node listens on this port + k."""
+    cpus: Cpus = 1.0
+    """CPUs of one gateway pod. In a cluster only."""
+    memory: PodMemory = Quantity(2 * 2**30)
+    """Memory of one gateway pod. In a cluster only."""
+    node_selector: Labels = Field(default_factory=dict)
+    """Node labels that gateway pods need. In a cluster only."""
+    tolerations: Tolerations = ()
+    """Taints that gateway pods bear. In a cluster only."""
 
     def faults(self) -> Iterable[Fault]:
-        last = self.metrics_port + self.replicas - 1
+        replicas = self.replicas or 1
+        last = self.metrics_port + replicas - 1
         if self.metrics_port <= self.endpoint.port <= last:
             yield Fault(
                 ("metricsPort",),
-                f"found {self.metrics_port}, which with {self.replicas} replicas reaches the endpoint's port "
+                f"found {self.metrics_port}, which with {replicas} replicas reaches the endpoint's port "
                 f"{self.endpoint.port}; allowed: a range without it",
             )
 
@@ -123,26 +143,82 @@ class TelemetrySpec(ApiModel):
         yield from url_faults(self.otlp_endpoint, "otlpEndpoint")
 
 
+class GcsFaultTolerance(ApiModel):
+    """Keeps Ray's state in Redis, so that losing the head loses nothing."""
+
+    redis_address: Annotated[str, Field(pattern=ADDRESS_PATTERN, max_length=259)]
+    """`<host>:<port>`."""
+    username: SecretKeyRef | None = None
+    """Redis user name."""
+    password: SecretKeyRef | None = None
+    """Redis password."""
+
+    def faults(self) -> Iterable[Fault]:
+        if self.username is not None and self.password is None:
+            yield Fault(("password",), "missing; a username needs one")
+
+
+class UpgradeStrategy(ApiModel):
+    """What happens when a change needs a second Ray cluster beside the first."""
+
+    type: Literal["NewCluster", "Hold"] = "NewCluster"
+    """`NewCluster` builds it and moves over; `Hold` keeps the running one and says so in the status."""
+
+
+class NetworkPolicySpec(ApiModel):
+    """Who may talk to the pods, and they to whom. Everything else is denied."""
+
+    enabled: bool = True
+    """Whether network policies are made."""
+    allow_from: Annotated[tuple[PeerSelector, ...], Field(max_length=32)] = ()
+    """Who may call the endpoint. Empty: every pod and, through a load balancer, everyone."""
+    allow_egress_to: Annotated[
+        tuple[Annotated[str, Field(pattern=CIDR_PATTERN, max_length=49)], ...], Field(max_length=32)
+    ] = ("0.0.0.0/0", "::/0")
+    """Where engines may fetch weights from, on port 443 and that of a model source's endpoint."""
+
+    def faults(self) -> Iterable[Fault]:
+        for position, block in enumerate(self.allow_egress_to):
+            try:
+                ipaddress.ip_network(block)
+            except ValueError:
+                yield Fault(
+                    ("allowEgressTo", position), f"found {block!r}; allowed: {PATTERN_MEANING[CIDR_PATTERN]}"
+                )
+
+
 class ServingClusterSpec(ApiModel):
-    """The gateway of one platform."""
+    """One platform: its gateway and, in a cluster, its pods."""
 
     planned: ClassVar[Mapping[str, str]] = {
-        "pools": _POOLS,
-        "head": _POOLS,
-        "rayVersion": _IMAGES,
-        "image": _IMAGES,
-        "images": _IMAGES,
-        "gcsFaultTolerance": "this version has no GCS fault tolerance",
-        "upgradeStrategy": "this version has no upgrade strategy",
-        "networkPolicy": "this version writes no network policies",
+        "image": "use images, and pools[].engineImage",
     }
 
+    ray_version: Annotated[str, Field(pattern=VERSION_PATTERN, max_length=14)] = "2.60.0"
+    """Version of Ray in the images. In a cluster only."""
+    images: ImagesSpec = Field(default_factory=ImagesSpec)
+    """Images other than the operator's defaults. In a cluster only."""
+    image_pull_secrets: Annotated[tuple[SecretName, ...], Field(max_length=8)] = ()
+    """Secrets with which images are pulled. In a cluster only."""
+    head: HeadSpec = Field(default_factory=HeadSpec)
+    """Ray's head pod. In a cluster only."""
+    pools: Annotated[tuple[Pool, ...], Field(max_length=32)] = ()
+    """Nodes that engines run on, by shape. In a cluster only."""
+    gcs_fault_tolerance: GcsFaultTolerance | None = None
+    """Keeps Ray's state outside the head pod. In a cluster only."""
+    upgrade_strategy: UpgradeStrategy = Field(default_factory=UpgradeStrategy)
+    """What to do about changes that need a second Ray cluster. In a cluster only."""
+    network_policy: NetworkPolicySpec = Field(default_factory=NetworkPolicySpec)
+    """Who may talk to whom. In a cluster only."""
     gateway: GatewaySpec = Field(default_factory=GatewaySpec)
     """The processes that every request passes."""
     limits: LimitsSpec = Field(default_factory=LimitsSpec)
     """Bounds on one request."""
     telemetry: TelemetrySpec = Field(default_factory=TelemetrySpec)
     """Traces and metrics."""
+
+    def faults(self) -> Iterable[Fault]:
+        yield from repeated((pool.name for pool in self.pools), ("pools",), "pool", "name")
 
 
 class ServingCluster(ResourceModel):

@@ -110,12 +110,3 @@ def repeated(values: Iterable[str], at: Path, what: str, field: str | None = Non
             path = (*at, position) if field is None else (*at, position, field)
             yield Fault(path, f"found {what} {value!r} a second time; allowed: each once")
         first.setdefault(value, position)
-
-
-def exactly_one(model: ApiModel, *fields: str) -> Iterable[Fault]:
-    """A fault unless exactly one of these fields is set."""
-    given = [camel(field) for field in fields if getattr(model, field) is not None]
-    if len(given) != 1:
-        allowed = ", ".join(camel(field) for field in fields)
-        found = " and ".join(given) or "none"
-        yield Fault((), f"found {found}; allowed: exactly one of {allowed}")

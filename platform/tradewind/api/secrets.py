@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tradewind.api.model import ApiModel, Fault, exactly_one
+from tradewind.api.model import ApiModel, Fault
 from tradewind.api.values import TEXT_PATTERN, EnvName, SecretKey, SecretName
 
 SecretFile = Annotated[str, Field(pattern=TEXT_PATTERN, min_length=1, max_length=1024)]
@@ -22,24 +22,15 @@ def file_faults(file: str | None) -> Iterable[Fault]:
         )
 
 
-class TokenRef(ApiModel):
-    """Where a token is read: exactly one of `env`, `file`, or `name` with `key`."""
-
-    env: EnvName | None = None
-    """Environment variable of the engine's process."""
-    file: SecretFile | None = None
-    """Absolute path, or one relative to TRADEWIND_HOME."""
-    name: SecretName | None = None
-    """Kubernetes Secret in the same namespace; only in a cluster."""
-    key: SecretKey | None = None
-    """Key of that Secret."""
-
-    def faults(self) -> Iterable[Fault]:
-        yield from exactly_one(self, "env", "file", "name")
-        yield from file_faults(self.file)
-        if (self.name is None) != (self.key is None):
-            missing, given = ("key", "name") if self.key is None else ("name", "key")
-            yield Fault((), f"found {given} without {missing}; a Secret needs both")
+def _places(model: ApiModel, secret: str) -> Iterable[Fault]:
+    """A fault unless there is a place to read from, and at most one on one machine."""
+    local = [name for name in ("env", "file") if getattr(model, name) is not None]
+    if len(local) > 1:
+        yield Fault((), "found env and file; allowed: at most one of them")
+    elif not local and getattr(model, secret) is None:
+        yield Fault(
+            (), f"found none; allowed: one of env and file (on one machine), and {secret} (in a cluster)"
+        )
 
 
 class SecretKeyRef(ApiModel):
@@ -51,16 +42,43 @@ class SecretKeyRef(ApiModel):
     """Key in the Secret."""
 
 
-class ApiKeyRef(ApiModel):
-    """Where an API key is read: exactly one of `env`, `file`, `secret`."""
+class TokenRef(ApiModel):
+    """Where a token is read: on one machine `env` or `file`, in a cluster `name` with `key`; one at least."""
 
     env: EnvName | None = None
-    """Environment variable of the gateway's process."""
+    """Environment variable of the platform's process. On one machine only."""
     file: SecretFile | None = None
-    """Absolute path, or one relative to TRADEWIND_HOME; one key in the file."""
-    secret: SecretKeyRef | None = None
-    """Kubernetes Secret; only in a cluster."""
+    """Absolute path, or one relative to TRADEWIND_HOME. On one machine only."""
+    name: SecretName | None = None
+    """Kubernetes Secret in the same namespace. In a cluster only."""
+    key: SecretKey | None = None
+    """Key of that Secret."""
+
+    @property
+    def secret(self) -> SecretKeyRef | None:
+        """The Kubernetes Secret's key, where one is named."""
+        if self.name is None or self.key is None:
+            return None
+        return SecretKeyRef(name=self.name, key=self.key)
 
     def faults(self) -> Iterable[Fault]:
-        yield from exactly_one(self, "env", "file", "secret")
+        yield from _places(self, "name")
+        yield from file_faults(self.file)
+        if (self.name is None) != (self.key is None):
+            missing, given = ("key", "name") if self.key is None else ("name", "key")
+            yield Fault((), f"found {given} without {missing}; a Secret needs both")
+
+
+class ApiKeyRef(ApiModel):
+    """Where an API key is read: on one machine `env` or `file`, in a cluster `secret`; one at least."""
+
+    env: EnvName | None = None
+    """Environment variable of the gateway's process. On one machine only."""
+    file: SecretFile | None = None
+    """Absolute path, or one relative to TRADEWIND_HOME; one key in the file. On one machine only."""
+    secret: SecretKeyRef | None = None
+    """Kubernetes Secret. In a cluster only."""
+
+    def faults(self) -> Iterable[Fault]:
+        yield from _places(self, "secret")
         yield from file_faults(self.file)

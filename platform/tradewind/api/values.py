@@ -40,6 +40,11 @@ SECRET_KEY_PATTERN: Final = r"^[A-Za-z0-9._-]{1,253}$"  # noqa: S105 - a pattern
 SECRET_NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"  # noqa: S105 - a pattern
 HOST_PATTERN: Final = r"^[A-Za-z0-9:.-]{1,253}$"
 TEXT_PATTERN: Final = r"^[^\x00-\x1f\x7f]*$"
+IMAGE_PATTERN: Final = r"^[a-z0-9][A-Za-z0-9._/:@-]{0,511}$"
+CIDR_PATTERN: Final = r"^[0-9a-fA-F.:]{2,45}/[0-9]{1,3}$"
+VERSION_PATTERN: Final = r"^[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}$"
+RESOURCE_PATTERN: Final = r"^[a-z0-9.-]{1,200}/[A-Za-z0-9._-]{1,63}$"
+ADDRESS_PATTERN: Final = r"^[A-Za-z0-9._-]{1,253}:[0-9]{1,5}$"
 LABEL_KEY_PATTERN: Final = r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE_PATTERN: Final = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
 
@@ -52,6 +57,11 @@ PATTERN_MEANING: Final[dict[str, str]] = {
     SECRET_NAME_PATTERN: "the name of a Kubernetes Secret: lower-case letters, digits, '-' and '.'",
     HOST_PATTERN: "an IP address or a host name",
     TEXT_PATTERN: "text without control characters",
+    IMAGE_PATTERN: "an image reference such as registry.example/tradewind/gateway@sha256:...",
+    CIDR_PATTERN: "a CIDR block such as 10.0.0.0/8",
+    VERSION_PATTERN: "a version such as 2.60.0",
+    RESOURCE_PATTERN: "an extended resource such as nvidia.com/gpu",
+    ADDRESS_PATTERN: "<host>:<port>",
     LABEL_KEY_PATTERN: "a Kubernetes label key",
     LABEL_VALUE_PATTERN: "a Kubernetes label value of at most 63 characters",
 }
@@ -67,6 +77,12 @@ SecretName = Annotated[str, Field(pattern=SECRET_NAME_PATTERN, max_length=253)]
 SecretKey = Annotated[str, Field(pattern=SECRET_KEY_PATTERN, max_length=253)]
 Line = Annotated[str, Field(pattern=TEXT_PATTERN, min_length=1, max_length=1024)]
 """One line of text without control characters."""
+Image = Annotated[str, Field(pattern=IMAGE_PATTERN, max_length=512)]
+"""A container image by tag or digest."""
+LabelKey = Annotated[str, Field(pattern=LABEL_KEY_PATTERN, max_length=317)]
+LabelValue = Annotated[str, Field(pattern=LABEL_VALUE_PATTERN, max_length=63)]
+Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=16)]
+"""Labels that must all be there."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 

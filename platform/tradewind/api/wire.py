@@ -32,10 +32,12 @@ class Task(StrEnum):
 
 
 class SecretRef(WireModel):
-    """Where a secret is read by the process that needs it. Exactly one of the fields is set."""
+    """Where a secret is read by the process that needs it. Exactly one of env and file is set."""
 
     env: str | None = None
     file: str | None = None
+    wait_s: float = 0.0
+    """How long to wait for the file: from Kubernetes it arrives a while after it was asked for."""
 
 
 class DeploymentEntry(WireModel):
@@ -115,8 +117,12 @@ class RouteEntry(WireModel):
 
 
 class TenantEntry(WireModel):
+    """A caller: its keys by reference or, from Kubernetes, as digests that are no credential."""
+
     name: str
-    keys: tuple[SecretRef, ...]
+    keys: tuple[SecretRef, ...] = ()
+    key_hashes: tuple[str, ...] = ()
+    """`api.key_hash.key_hash` of further keys, under the hash key of the gateway's process."""
     models: tuple[str, ...] = ("*",)
     """Names of routes and deployments this tenant may call; `*` is all."""
 
@@ -162,6 +168,8 @@ class GatewayConfig(WireModel):
     limits: RequestLimits = RequestLimits()
     metrics_port: int = 9464
     """First port of the Prometheus endpoint; gateway replica k of a node listens on port + k."""
+    metrics_host: str = "127.0.0.1"
+    """Address of the Prometheus endpoint."""
 
 
 class SourceSettings(WireModel):

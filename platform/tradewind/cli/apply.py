@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tradewind import home
+from tradewind.api.app_status import AppStatus
 from tradewind.api.wire import EngineSettings
 from tradewind.cli import manifests
 from tradewind.cli.client import Client
@@ -20,7 +21,7 @@ from tradewind.cli.lock import sole
 from tradewind.cli.waiting import Waiting
 from tradewind.compiler.compile import Compiled
 from tradewind.serve import runfile
-from tradewind.serve.control import AppStatus, ControlError, ServeControl
+from tradewind.serve.control import ControlError, ServeControl
 
 IN_FORCE_S = 60.0
 

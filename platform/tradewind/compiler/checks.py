@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from tradewind.api.deployment import ModelDeployment
 from tradewind.api.model import Path
 from tradewind.api.route import ModelRoute
+from tradewind.api.secrets import ApiKeyRef, TokenRef
 from tradewind.compiler.diagnostics import Diagnostic
 from tradewind.compiler.documents import Located
+from tradewind.compiler.pools import pool_faults, pool_of
 from tradewind.compiler.world import Platform, World, unknown
 
 
@@ -17,6 +19,7 @@ def check_world(world: World, platform: Platform) -> Iterator[Diagnostic]:
     """Everything wrong among the resources, engine arguments aside."""
     yield from _names(world)
     yield from _namespaces(world)
+    yield from _gateways(world, platform)
     for located, deployment in world.model_deployments():
         yield from _deployment(located, deployment, world, platform)
     models: dict[str, Located] = {}
@@ -41,7 +44,7 @@ def is_loopback(host: str) -> bool:
 def open_to_all(world: World, platform: Platform) -> bool:
     """Whether callers without a key are served: no Tenant, and only this machine can call."""
     host = world.cluster_spec.gateway.endpoint.host
-    return platform.anonymous and not world.tenants and is_loopback(host)
+    return not platform.kubernetes and not world.tenants and is_loopback(host)
 
 
 def _names(world: World) -> Iterator[Diagnostic]:
@@ -66,6 +69,13 @@ def _namespaces(world: World) -> Iterator[Diagnostic]:
             yield located.at(("metadata", "namespace"), message)
 
 
+def _gateways(world: World, platform: Platform) -> Iterator[Diagnostic]:
+    for located in world.clusters.values():
+        if platform.kubernetes and world.cluster_spec.gateway.replicas == 1:
+            message = "found 1; allowed in a cluster: 2 or more, so that losing a node costs no request"
+            yield located.at(("spec", "gateway", "replicas"), message)
+
+
 def _deployment(
     located: Located, deployment: ModelDeployment, world: World, platform: Platform
 ) -> Iterator[Diagnostic]:
@@ -73,20 +83,38 @@ def _deployment(
     if spec.cluster != world.cluster_name:
         yield unknown(located, ("spec", "cluster"), "ServingCluster", spec.cluster, [world.cluster_name])
     token = spec.source.token_secret
-    if token is not None and token.name is not None and not platform.secrets:
-        yield _no_secret(located, ("spec", "source", "tokenSecret"))
-    pool = spec.resources.pool
-    if pool is not None and platform.pools is not None and pool not in platform.pools:
-        if platform.pools:
-            yield unknown(located, ("spec", "resources", "pool"), "pool", pool, sorted(platform.pools))
-        else:
-            message = f"found {pool!r}; pools exist only in a cluster; allowed here: leave it out"
-            yield located.at(("spec", "resources", "pool"), message)
+    if token is not None:
+        yield from _place(located, ("spec", "source", "tokenSecret"), token, "name and key", platform)
+    yield from _pool(located, deployment, world, platform)
 
 
-def _no_secret(located: Located, path: Path) -> Diagnostic:
-    message = "found a Kubernetes Secret; Secrets exist only in a cluster; allowed here: env or file"
-    return located.at(path, message)
+def _pool(
+    located: Located, deployment: ModelDeployment, world: World, platform: Platform
+) -> Iterator[Diagnostic]:
+    wanted = deployment.spec.resources
+    pools = world.cluster_spec.pools
+    path: Path = ("spec", "resources")
+    if not platform.kubernetes:
+        if wanted.pool is not None:
+            message = f"found {wanted.pool!r}; pools exist only in a cluster; allowed here: leave it out"
+            yield located.at((*path, "pool"), message)
+    elif wanted.pool is not None and pool_of(wanted, pools) is None:
+        yield unknown(located, (*path, "pool"), "pool", wanted.pool, [pool.name for pool in pools])
+    else:
+        for fault in pool_faults(wanted, pools):
+            yield located.at((*path, *fault.path), fault.message, fault.hint)
+
+
+def _place(
+    located: Located, path: Path, reference: TokenRef | ApiKeyRef, secret: str, platform: Platform
+) -> Iterator[Diagnostic]:
+    """A secret must have a place that exists here: one reference may name one for each platform."""
+    if platform.kubernetes and reference.secret is None:
+        message = f"found env or file, which exist on one machine only; allowed in a cluster: {secret}"
+        yield located.at(path, message)
+    elif not platform.kubernetes and reference.env is None and reference.file is None:
+        message = "found a Kubernetes Secret; Secrets exist only in a cluster; allowed here: env or file"
+        yield located.at(path, message)
 
 
 def _route(located: Located, route: ModelRoute, world: World) -> Iterator[Diagnostic]:
@@ -132,10 +160,19 @@ def _tenants(world: World, platform: Platform) -> Iterator[Diagnostic]:
             if model != "*" and model not in known:
                 yield unknown(located, ("spec", "models", position), "route or deployment", model, known)
         for position, key in enumerate(tenant.spec.keys):
-            if key.secret is not None and not platform.secrets:
-                yield _no_secret(located, ("spec", "keys", position, "secret"))
-    if not world.tenants and not open_to_all(world, platform):
-        yield from _without_tenant(world, platform)
+            yield from _place(located, ("spec", "keys", position), key, "secret", platform)
+    if not platform.kubernetes and not world.tenants and not open_to_all(world, platform):
+        yield from _without_tenant(world)
+
+
+def check_key_hashes(world: World, known: Collection[tuple[str, str]]) -> Iterator[Diagnostic]:
+    """Keys of tenants whose Secret was not found."""
+    for located, tenant in world.all_tenants():
+        for position, key in enumerate(tenant.spec.keys):
+            secret = key.secret
+            if secret is not None and (secret.name, secret.key) not in known:
+                message = f"found no key {secret.key!r} in a Secret {secret.name!r}"
+                yield located.at(("spec", "keys", position, "secret"), message)
 
 
 def _callable_models(world: World) -> list[str]:
@@ -147,11 +184,11 @@ def _callable_models(world: World) -> list[str]:
     return names
 
 
-def _without_tenant(world: World, platform: Platform) -> Iterator[Diagnostic]:
+def _without_tenant(world: World) -> Iterator[Diagnostic]:
     host = world.cluster_spec.gateway.endpoint.host
-    where = f"the endpoint {host!r} is not on loopback" if platform.anonymous else "this is a cluster"
     message = (
-        f"no Tenant, and {where}: everyone could call; allowed without a Tenant: a local loopback endpoint"
+        f"no Tenant, and the endpoint {host!r} is not on loopback: everyone could call; "
+        "allowed without a Tenant: a local loopback endpoint"
     )
     hint = "add a Tenant"
     for located in world.clusters.values():

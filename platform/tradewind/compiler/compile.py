@@ -13,20 +13,25 @@ from typing import Any, Final
 from tradewind.api.cluster import ServingClusterSpec
 from tradewind.api.deployment import ModelDeploymentSpec
 from tradewind.api.wire import EngineSettings, GatewayConfig
-from tradewind.compiler.checks import check_world, open_to_all
+from tradewind.compiler.checks import check_key_hashes, check_world, open_to_all
 from tradewind.compiler.diagnostics import CompileError, Diagnostic
 from tradewind.compiler.documents import Located
 from tradewind.compiler.engines import engine_settings
-from tradewind.compiler.gateway import engine_prefix, gateway_config
+from tradewind.compiler.gateway import ALL_INTERFACES, KeyHashes, engine_prefix, gateway_config
+from tradewind.compiler.pools import engine_cpus, pool_of
 from tradewind.compiler.secret_names import SecretNames, SecretUse
 from tradewind.compiler.world import LOCAL, Platform, World
 
 ENGINE_IMPORT_PATH: Final = "tradewind.serve.applications:engine"
 GATEWAY_IMPORT_PATH: Final = "tradewind.serve.applications:gateway"
 POOL_LABEL: Final = "tradewind.dev/pool"
-_GATEWAY_CPUS: Final = 0.25
-_CPU_ENGINE_CPUS: Final = 0.5
-_GPU_ENGINE_CPUS: Final = 1.0
+ROLE_LABEL: Final = "tradewind.dev/role"
+GATEWAY_ROLE: Final = "gateway"
+CLUSTER_PORT: Final = 8000
+CLUSTER_GATEWAYS: Final = 2
+_LOCAL_GATEWAY_CPUS: Final = 0.25
+_CLUSTER_GATEWAY_CPUS: Final = 1.0
+"""All that a gateway pod offers to Ray, so that no two replicas share one."""
 _HEALTH: Final = {"health_check_period_s": 2.0, "health_check_timeout_s": 10.0}
 # Serve's access log costs more than our whole request and would name paths of failed requests.
 _LOGGING: Final = {"enable_access_log": False, "encoding": "JSON"}
@@ -45,51 +50,79 @@ class Compiled:
     """OTEL_* variables for every process; those already set in the process's environment come first.
     They take effect when Ray starts."""
     secrets: tuple[SecretUse, ...]
-    """Kubernetes Secrets that must be injected as environment variables."""
+    """Kubernetes Secrets that engines read."""
+    pools: dict[str, str]
+    """ModelDeployment to the pool it goes to; empty on one machine."""
 
     def dump(self) -> dict[str, Any]:
         """All of it as JSON-able data, for `tradewind render` and golden files."""
         return {
             "serve": self.serve_config,
             "environment": self.environment,
-            "secrets": [{"env": use.env, "name": use.name, "key": use.key} for use in self.secrets],
+            "secrets": [{"file": use.file, "name": use.name, "key": use.key} for use in self.secrets],
         }
 
 
-def compile_resources(resources: Iterable[Located], *, platform: Platform = LOCAL) -> Compiled:
+def compile_resources(
+    resources: Iterable[Located], *, platform: Platform = LOCAL, key_hashes: KeyHashes | None = None
+) -> Compiled:
     """Check all resources and compile them.
+
+    Args:
+        key_hashes: of the API keys that tenants name; in a cluster only, where one that is missing is a
+            fault of the tenant.
 
     Raises:
         CompileError: with everything that is wrong; nothing is compiled then.
     """
     world = World.of(resources)
-    secrets = SecretNames()
+    secrets = SecretNames() if platform.kubernetes else None
+    hashes = dict(key_hashes or {}) if platform.kubernetes else None
     wrong: list[Diagnostic] = list(check_world(world, platform))
+    if hashes is not None:
+        wrong += check_key_hashes(world, hashes)
     engines: dict[str, EngineSettings] = {}
     for located, deployment in world.model_deployments():
         engines[located.name], bad = engine_settings(located, deployment, secrets)
         wrong += bad
     if wrong:
         raise CompileError(wrong)
-    gateway = gateway_config(world, engines, secrets, anonymous=open_to_all(world, platform))
+    gateway = gateway_config(world, engines, hashes, anonymous=open_to_all(world, platform))
+    spec = world.cluster_spec
+    pools = _pools(world) if platform.kubernetes else {}
     applications = [
-        _engine_app(engines[located.name], deployment.spec)
+        _engine_app(engines[located.name], deployment.spec, pools.get(located.name))
         for located, deployment in world.model_deployments()
     ]
-    spec = world.cluster_spec
     drain = max((settings.drain_timeout_s for settings in engines.values()), default=30.0)
     return Compiled(
         serve_config={
             "proxy_location": "EveryNode",
-            "http_options": {"host": spec.gateway.endpoint.host, "port": spec.gateway.endpoint.port},
+            "http_options": _address(spec, platform),
             "logging_config": dict(_LOGGING),
-            "applications": [_gateway_app(spec, gateway, drain), *applications],
+            "applications": [_gateway_app(spec, gateway, drain, platform), *applications],
         },
         gateway=gateway,
         engines=engines,
         environment=_environment(spec),
-        secrets=tuple(sorted(secrets.uses)),
+        secrets=tuple(sorted(secrets.uses)) if secrets else (),
+        pools=pools,
     )
+
+
+def _address(spec: ServingClusterSpec, platform: Platform) -> dict[str, Any]:
+    if platform.kubernetes:
+        return {"host": ALL_INTERFACES, "port": CLUSTER_PORT}
+    return {"host": spec.gateway.endpoint.host, "port": spec.gateway.endpoint.port}
+
+
+def _pools(world: World) -> dict[str, str]:
+    pools = world.cluster_spec.pools
+    found = {
+        located.name: pool_of(deployment.spec.resources, pools)
+        for located, deployment in world.model_deployments()
+    }
+    return {name: pool.name for name, pool in found.items() if pool is not None}
 
 
 def _above(limit: int) -> int:
@@ -97,29 +130,34 @@ def _above(limit: int) -> int:
     return limit + max(16, limit // 8)
 
 
-def _gateway_app(spec: ServingClusterSpec, gateway: GatewayConfig, drain_s: float) -> dict[str, Any]:
+def _gateway_app(
+    spec: ServingClusterSpec, gateway: GatewayConfig, drain_s: float, platform: Platform
+) -> dict[str, Any]:
+    actor: dict[str, Any] = {"num_cpus": _LOCAL_GATEWAY_CPUS}
+    if platform.kubernetes:
+        actor = {"num_cpus": _CLUSTER_GATEWAY_CPUS, "label_selector": {ROLE_LABEL: GATEWAY_ROLE}}
     return {
         "name": "gateway",
         "route_prefix": "/",
         "import_path": GATEWAY_IMPORT_PATH,
-        "args": {"host": spec.gateway.endpoint.host},
+        "args": {"host": _address(spec, platform)["host"]},
         "logging_config": dict(_LOGGING),
         "deployments": [
             {
                 "name": "gateway",
-                "num_replicas": spec.gateway.replicas,
+                "num_replicas": spec.gateway.replicas or (CLUSTER_GATEWAYS if platform.kubernetes else 1),
                 "max_ongoing_requests": _above(spec.gateway.max_ongoing_requests),
                 "user_config": gateway.model_dump(mode="json"),
                 # A stream passes the gateway for as long as the engine behind it may drain.
                 "graceful_shutdown_timeout_s": drain_s,
                 **_HEALTH,
-                "ray_actor_options": {"num_cpus": _GATEWAY_CPUS},
+                "ray_actor_options": actor,
             }
         ],
     }
 
 
-def _engine_app(settings: EngineSettings, spec: ModelDeploymentSpec) -> dict[str, Any]:
+def _engine_app(settings: EngineSettings, spec: ModelDeploymentSpec, pool: str | None) -> dict[str, Any]:
     return {
         "name": settings.name,
         "route_prefix": engine_prefix(settings.name),
@@ -133,7 +171,7 @@ def _engine_app(settings: EngineSettings, spec: ModelDeploymentSpec) -> dict[str
                 "max_ongoing_requests": _above(spec.limits.max_ongoing_requests),
                 "graceful_shutdown_timeout_s": settings.drain_timeout_s,
                 **_HEALTH,
-                "ray_actor_options": _actor_options(spec),
+                "ray_actor_options": _actor_options(spec, pool),
             }
         ],
     }
@@ -151,14 +189,13 @@ def _scale(spec: ModelDeploymentSpec) -> dict[str, Any]:
     }
 
 
-def _actor_options(spec: ModelDeploymentSpec) -> dict[str, Any]:
+def _actor_options(spec: ModelDeploymentSpec, pool: str | None) -> dict[str, Any]:
     wanted = spec.resources
-    cpus = wanted.cpus if wanted.cpus is not None else _GPU_ENGINE_CPUS if wanted.gpus else _CPU_ENGINE_CPUS
-    options: dict[str, Any] = {"num_cpus": float(cpus), "num_gpus": float(wanted.gpus)}
+    options: dict[str, Any] = {"num_cpus": engine_cpus(wanted), "num_gpus": float(wanted.gpus)}
     if wanted.memory is not None:
         options["memory"] = float(wanted.memory)
-    if wanted.pool is not None:
-        options["label_selector"] = {POOL_LABEL: wanted.pool}
+    if pool is not None:
+        options["label_selector"] = {POOL_LABEL: pool}
     return options
 
 

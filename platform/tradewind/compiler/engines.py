@@ -15,9 +15,13 @@ from tradewind.compiler.secret_names import SecretNames
 
 
 def engine_settings(
-    located: Located, deployment: ModelDeployment, secrets: SecretNames
+    located: Located, deployment: ModelDeployment, secrets: SecretNames | None
 ) -> tuple[EngineSettings, list[Diagnostic]]:
-    """Settings of one engine, and what is wrong with its arguments."""
+    """Settings of one engine, and what is wrong with its arguments.
+
+    Args:
+        secrets: collects the Kubernetes Secrets that are read; None on one machine, which has none.
+    """
     spec = deployment.spec
     checked, faults = check_arguments(spec.engine.args)
     wrong = [
@@ -52,7 +56,7 @@ def _arguments(spec: ModelDeploymentSpec, checked: dict[str, Any]) -> dict[str, 
     return {name: args[name] for name in sorted(args)}
 
 
-def _source(spec: ModelDeploymentSpec, secrets: SecretNames) -> SourceSettings:
+def _source(spec: ModelDeploymentSpec, secrets: SecretNames | None) -> SourceSettings:
     source = spec.source
     return SourceSettings(
         uri=source.uri,
@@ -64,16 +68,16 @@ def _source(spec: ModelDeploymentSpec, secrets: SecretNames) -> SourceSettings:
     )
 
 
-def _token(spec: ModelDeploymentSpec, secrets: SecretNames) -> SecretRef | None:
+def _token(spec: ModelDeploymentSpec, secrets: SecretNames | None) -> SecretRef | None:
     token = spec.source.token_secret
     if token is None:
         return None
-    if token.name is not None and token.key is not None:
-        return SecretRef(env=secrets.env(token.name, token.key))
+    if secrets is not None and token.secret is not None:
+        return secrets.reference(token.secret.name, token.secret.key)
     return SecretRef(env=token.env, file=token.file)
 
 
-def _adapters(spec: ModelDeploymentSpec, secrets: SecretNames) -> tuple[AdapterSettings, ...]:
+def _adapters(spec: ModelDeploymentSpec, secrets: SecretNames | None) -> tuple[AdapterSettings, ...]:
     """Adapters; one of the same scheme as the model is read with the model's token and endpoint."""
     scheme = scheme_of(spec.source.uri)
     return tuple(

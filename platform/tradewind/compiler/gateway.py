@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from tradewind.api.cluster import ServingClusterSpec
 from tradewind.api.deployment import ModelDeployment
 from tradewind.api.route import ModelRoute
@@ -20,7 +23,6 @@ from tradewind.api.wire import (
     VariantEntry,
     digest,
 )
-from tradewind.compiler.secret_names import SecretNames
 from tradewind.compiler.world import World
 
 
@@ -29,10 +31,19 @@ def engine_prefix(name: str) -> str:
     return f"/engines/{name}"
 
 
+ALL_INTERFACES: Final = "0.0.0.0"  # noqa: S104 - of a pod, behind network policies
+KeyHashes = Mapping[tuple[str, str], str]
+"""(name of a Secret, key in it) → `api.key_hash.key_hash` of the API key there."""
+
+
 def gateway_config(
-    world: World, engines: dict[str, EngineSettings], secrets: SecretNames, *, anonymous: bool
+    world: World, engines: dict[str, EngineSettings], key_hashes: KeyHashes | None, *, anonymous: bool
 ) -> GatewayConfig:
-    """The gateway's configuration; its revision is the digest of the rest."""
+    """The gateway's configuration; its revision is the digest of the rest.
+
+    Args:
+        key_hashes: of all tenants' keys, in a cluster; None on one machine, where the gateway reads them.
+    """
     spec = world.cluster_spec
     config = GatewayConfig(
         revision="",
@@ -40,10 +51,11 @@ def gateway_config(
             deployment_entry(found, engines[found.metadata.name]) for _, found in world.model_deployments()
         ),
         routes=tuple(sorted((_route(route) for _, route in world.model_routes()), key=lambda r: r.model)),
-        tenants=tuple(_tenant(tenant, secrets) for _, tenant in world.all_tenants()),
+        tenants=tuple(_tenant(tenant, key_hashes) for _, tenant in world.all_tenants()),
         anonymous=anonymous,
         limits=_limits(spec),
         metrics_port=spec.gateway.metrics_port,
+        metrics_host="127.0.0.1" if key_hashes is None else ALL_INTERFACES,
     )
     return config.model_copy(update={"revision": digest(config.model_dump(mode="json"))})
 
@@ -101,14 +113,14 @@ def _unit(unit: str) -> str:
     return unit.lower() if unit.startswith("header:") else unit
 
 
-def _tenant(tenant: Tenant, secrets: SecretNames) -> TenantEntry:
-    keys = tuple(
-        SecretRef(env=secrets.env(key.secret.name, key.secret.key))
-        if key.secret is not None
-        else SecretRef(env=key.env, file=key.file)
-        for key in tenant.spec.keys
-    )
-    return TenantEntry(name=tenant.metadata.name, keys=keys, models=tenant.spec.models)
+def _tenant(tenant: Tenant, key_hashes: KeyHashes | None) -> TenantEntry:
+    name, models = tenant.metadata.name, tenant.spec.models
+    if key_hashes is None:
+        keys = tuple(SecretRef(env=key.env, file=key.file) for key in tenant.spec.keys)
+        return TenantEntry(name=name, keys=keys, models=models)
+    secrets = [key.secret for key in tenant.spec.keys if key.secret is not None]
+    hashes = tuple(key_hashes[secret.name, secret.key] for secret in secrets)
+    return TenantEntry(name=name, key_hashes=hashes, models=models)
 
 
 def _limits(spec: ServingClusterSpec) -> RequestLimits:

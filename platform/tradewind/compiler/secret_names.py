@@ -1,18 +1,26 @@
-"""Names of the environment variables through which Kubernetes Secrets reach a process."""
+"""Where Kubernetes Secrets reach an engine: one file per key, in a volume that every engine pod has.
+
+Files and not variables, because a variable is part of the pod, and a new one would need new pods.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Final
 
-from tradewind.api.wire import digest
+from tradewind.api.wire import SecretRef, digest
+
+TOKENS_DIR: Final = "/etc/tradewind/tokens"
+ARRIVAL_S: Final = 150.0
+"""The kubelet brings a change of a mounted Secret within its sync period and cache time, about 2 minutes."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class SecretUse:
-    """A Secret's key that must be in the environment under `env` before the platform starts."""
+    """A Secret's key that engines read in the file `TOKENS_DIR/<file>`."""
 
-    env: str
+    file: str
     name: str
     key: str
 
@@ -23,9 +31,14 @@ class SecretNames:
 
     uses: set[SecretUse] = field(default_factory=set)
 
-    def env(self, name: str, key: str) -> str:
-        """Variable for this Secret's key; the digest keeps `a-b`/`c` apart from `a`/`b-c`."""
-        words = re.sub(r"[^A-Z0-9]+", "_", f"{name}_{key}".upper())[:64].strip("_")
-        variable = f"TRADEWIND_SECRET_{words}_{digest([name, key])[:8].upper()}"
-        self.uses.add(SecretUse(variable, name, key))
-        return variable
+    def reference(self, name: str, key: str) -> SecretRef:
+        """Where this Secret's key is read."""
+        file = secret_file(name, key)
+        self.uses.add(SecretUse(file, name, key))
+        return SecretRef(file=f"{TOKENS_DIR}/{file}", wait_s=ARRIVAL_S)
+
+
+def secret_file(name: str, key: str) -> str:
+    """File for this Secret's key; the digest keeps `a-b`/`c` apart from `a`/`b-c`."""
+    words = re.sub(r"[^a-z0-9]+", "-", f"{name}-{key}".lower())[:64].strip("-")
+    return f"{words}-{digest([name, key])[:8]}"

@@ -20,19 +20,15 @@ DEFAULT_CLUSTER = "default"
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """What the place where the resources run can do."""
+    """The place where the resources run."""
 
-    secrets: bool
-    """Kubernetes Secrets can be read."""
-    pools: frozenset[str] | None
-    """Node pools there are; None: not known, every name is taken."""
-    anonymous: bool
-    """Callers without a key may be served, if the endpoint is on loopback and there is no Tenant."""
+    kubernetes: bool
+    """There are Secrets and pools of nodes, and the endpoint is a Service that nobody calls without a key."""
 
 
-LOCAL = Platform(secrets=False, pools=frozenset(), anonymous=True)
+LOCAL = Platform(kubernetes=False)
 """One machine: `tradewind up`."""
-CLUSTER = Platform(secrets=True, pools=None, anonymous=False)
+CLUSTER = Platform(kubernetes=True)
 """Kubernetes."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -55,9 +56,13 @@ class Gateway:
         upstream: Upstream,
         engine_token: str,
         read_secret: SecretReader,
+        hash_key: bytes | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`read_secret` is asked for the tenants' keys at each `configure`; `clock` counts seconds."""
+        """`read_secret` is asked for the tenants' keys at each `configure`; `clock` counts seconds.
+
+        `hash_key` is the one under which a configuration's key hashes were made.
+        """
         self.directory = ReplicaDirectory(clock)
         """Replicas of the engines, to be kept up to date by whoever discovers them."""
         self.admission = Admission(self.directory, clock=clock)
@@ -67,6 +72,8 @@ class Gateway:
         self._telemetry = telemetry
         self._upstream = upstream
         self._read_secret = read_secret
+        self._hash_key = hash_key
+        self._engine_token = engine_token.encode()
         self._salt_key = salt_secret(engine_token)
         self._dispatcher = Dispatcher(
             upstream=upstream,
@@ -97,7 +104,7 @@ class Gateway:
 
         Raises ConfigRefused, and then the old one stays.
         """
-        state = State.build(config, self._read_secret, self._salt_key)
+        state = State.build(config, self._read_secret, self._salt_key, self._hash_key)
         self._dispatcher.configure(state.table.routes)
         self._telemetry.configure(*state.known_names())
         self.directory.retain(state.table.deployments)
@@ -236,13 +243,16 @@ class Gateway:
         if path == b"/healthz":
             return 200, b'{"status":"alive"}', []
         if path == b"/readyz":
-            return self._readiness()
+            return self._readiness(head)
         if path == b"/openapi.json":
             return 200, _encode(openapi_document()), []
         return 200, self._models(path, head), []
 
-    def _readiness(self) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
-        """Ready: configured, not shutting down, and of the deployments there are at least one can answer."""
+    def _readiness(self, head: Head) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
+        """Ready: configured, not shutting down, and of the deployments there are at least one can answer.
+
+        Who shows the platform's internal token is told of each deployment.
+        """
         state = self._state
         if self._closing:
             reason = "shutting_down"
@@ -252,9 +262,27 @@ class Gateway:
             reason = "no_replica"
         else:
             cold = sum(not self.directory.any_ready(name) for name in state.table.deployments)
-            return 200, _encode({"status": "ready", "revision": self.revision, "cold_deployments": cold}), []
+            answer = {"status": "ready", "revision": self.revision, "cold_deployments": cold}
+            return 200, _encode(answer | self._details(head)), []
         why = {"status": "not_ready", "reason": reason, "revision": self.revision}
-        return 503, _encode(why), [(b"retry-after", b"1")]
+        return 503, _encode(why | self._details(head)), [(b"retry-after", b"1")]
+
+    def _details(self, head: Head) -> dict[str, Any]:
+        """Replicas that answer and the context length of every deployment: not for the public."""
+        expected = b"Bearer " + self._engine_token
+        sent = head.get(b"authorization")
+        if self._state is None or sent is None or not hmac.compare_digest(sent, expected):
+            return {}
+        entries = self._state.table.deployments
+        return {
+            "deployments": {
+                name: {
+                    "ready": sum(view.ready for view in self.directory.views(name)),
+                    "context_length": entry.context_length or self.context_lengths.get(name),
+                }
+                for name, entry in entries.items()
+            }
+        }
 
     def _models(self, path: bytes, head: Head) -> bytes:
         state = self._state

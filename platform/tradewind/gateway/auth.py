@@ -1,17 +1,18 @@
 """API keys: which tenant a key belongs to.
 
-Keys are held only as blake2b digests, keyed by random bytes of this process. So what is in memory is no
-credential, here or elsewhere, and the time of a look-up says nothing about a key: whoever guesses keys
-does not know which digests they have.
+Keys are held only as keyed blake2b digests: under random bytes of this process or, in a cluster, under
+the hash key that operator and gateways share. So what is in memory is no credential, here or elsewhere,
+and the time of a look-up says nothing about a key: whoever guesses keys does not know which digests they
+have.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
 from collections.abc import Callable
 
+from tradewind.api.key_hash import HASH_BYTES, key_digest
 from tradewind.api.problems import Code
 from tradewind.api.wire import GatewayConfig, SecretRef, TenantEntry
 from tradewind.gateway.head import Head
@@ -55,14 +56,20 @@ class KeyIndex:
         self._open = anonymous and not digests
 
     @classmethod
-    def build(cls, config: GatewayConfig, read_secret: SecretReader) -> KeyIndex:
-        """Reads every tenant's keys anew. Raises ConfigRefused; the message names tenants, never a key."""
-        pepper = secrets.token_bytes(32)
+    def build(
+        cls, config: GatewayConfig, read_secret: SecretReader, hash_key: bytes | None = None
+    ) -> KeyIndex:
+        """Reads every tenant's keys anew. Raises ConfigRefused; the message names tenants, never a key.
+
+        Args:
+            hash_key: under which the configuration's key hashes were made; None where it holds none.
+        """
+        pepper = hash_key or secrets.token_bytes(32)
         digests: dict[bytes, tuple[bytes, Tenant]] = {}
         for entry in config.tenants:
             tenant = Tenant(entry.name, entry.models)
-            for reference in entry.keys:
-                digest = _digest(_read_key(entry, reference, read_secret), pepper)
+            read = [key_digest(_read_key(entry, key, read_secret), pepper) for key in entry.keys]
+            for digest in (*read, *_hashes(entry, hash_key)):
                 owner = digests.setdefault(digest, (digest, tenant))[1]
                 if owner.name != entry.name:
                     raise ConfigRefused(f"tenants {owner.name} and {entry.name} have the same key")
@@ -77,7 +84,7 @@ class KeyIndex:
             raise _unknown("Send an API key: Authorization: Bearer <key>, or x-api-key.")
         if self._open and self._anonymous is not None:
             return self._anonymous
-        digest = _digest(key[: MAX_KEY_CHARS + 1], self._pepper)
+        digest = key_digest(key[: MAX_KEY_CHARS + 1], self._pepper)
         found = self._digests.get(digest)
         if found is None or not hmac.compare_digest(found[0], digest):
             raise _unknown("Nobody has this API key.")
@@ -114,8 +121,16 @@ def _read_key(entry: TenantEntry, reference: SecretRef, read_secret: SecretReade
     return key.encode()
 
 
-def _digest(key: bytes, pepper: bytes) -> bytes:
-    return hashlib.blake2b(key, digest_size=32, key=pepper).digest()
+def _hashes(entry: TenantEntry, hash_key: bytes | None) -> list[bytes]:
+    if entry.key_hashes and hash_key is None:
+        raise ConfigRefused(f"tenant {entry.name}: has key hashes, but this gateway has no hash key")
+    try:
+        hashes = [bytes.fromhex(text) for text in entry.key_hashes]
+    except ValueError:
+        raise ConfigRefused(f"tenant {entry.name}: a key hash is not hexadecimal") from None
+    if any(len(digest) != HASH_BYTES for digest in hashes):
+        raise ConfigRefused(f"tenant {entry.name}: a key hash must have {HASH_BYTES} bytes")
+    return hashes
 
 
 def _unknown(message: str) -> Refused:

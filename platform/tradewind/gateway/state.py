@@ -26,7 +26,9 @@ class State:
     """Tenant to its `cache_salt`."""
 
     @classmethod
-    def build(cls, config: GatewayConfig, read_secret: SecretReader, salt_key: bytes) -> State:
+    def build(
+        cls, config: GatewayConfig, read_secret: SecretReader, salt_key: bytes, hash_key: bytes | None
+    ) -> State:
         """Raises ConfigRefused when anything in `config` is missing or contradicts itself."""
         try:
             table = RouteTable.build(config)
@@ -40,7 +42,7 @@ class State:
         return cls(
             config=config,
             table=table,
-            keys=KeyIndex.build(config, read_secret),
+            keys=KeyIndex.build(config, read_secret, hash_key),
             limits=config.limits,
             salts={name: tenant_salt(salt_key, name) for name in (*names, ANONYMOUS)},
         )

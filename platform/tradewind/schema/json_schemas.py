@@ -11,7 +11,7 @@ from tradewind.api.resources import KINDS
 from tradewind.api.values import Duration, Quantity
 
 
-class _Generate(GenerateJsonSchema):
+class SchemaGenerator(GenerateJsonSchema):
     """Shows the default of a duration or quantity as it is written."""
 
     def encode_default(self, dft: Any) -> Any:
@@ -24,7 +24,7 @@ def json_schema(kind: str) -> dict[str, Any]:
     Raises:
         KeyError: there is no such kind.
     """
-    schema = KINDS[kind].model_json_schema(by_alias=True, mode="validation", schema_generator=_Generate)
+    schema = KINDS[kind].model_json_schema(by_alias=True, mode="validation", schema_generator=SchemaGenerator)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"https://tradewind.dev/schema/v1alpha1/{kind.lower()}.json",

@@ -9,9 +9,11 @@ from typing import Any, Final
 
 from tradewind.api.problems import Code
 from tradewind.api.resources import KINDS
+from tradewind.api.status import STATUSES
 from tradewind.api.values import PATTERN_MEANING, camel
 from tradewind.compiler.arguments import argument_table, supported_vllm
 from tradewind.compiler.owned_arguments import ONLY_KEYS, OWNED
+from tradewind.schema.crds import kubectl_line
 from tradewind.schema.json_schemas import json_schema
 
 _NOTE: Final = "<!-- Written by `python -m tradewind.schema write`; do not edit. -->"
@@ -39,12 +41,19 @@ def resources_page() -> str:
         "All kinds have `apiVersion: tradewind.dev/v1alpha1`. Several resources go into one file, separated",
         "by `---`. Unknown fields are refused. A duration is written like `30s`, `800ms`, `10m` or `1h30m`,",
         "a quantity of bytes like `512Ki`, `10Mi` or `16Gi`. Machine-readable schemas are in `schema/`.",
+        "",
+        "In a Kubernetes cluster the API server writes the defaults into a resource and refuses what is not",
+        "allowed here. `status` is written by the operator and never by people.",
     ]
     for kind, model in KINDS.items():
         schema = json_schema(kind)
         meaning = (model.__doc__ or "").strip().split("\n")[0]
         lines += ["", f"## {kind}", "", meaning, ""]
         lines += _table(("Field", "Type", "Default", "Allowed", "Meaning"), _rows(schema, schema, ""))
+        lines += ["", f"### Status of a {kind}", "", kubectl_line(kind), ""]
+        status = STATUSES[kind].model_json_schema(by_alias=True)
+        rows = ((path, type_, meaning) for path, type_, _, _, meaning in _rows(status, status, "status."))
+        lines += _table(("Field", "Type", "Meaning"), rows)
     return "\n".join(lines) + "\n"
 
 

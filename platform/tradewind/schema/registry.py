@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tradewind.api.resources import KINDS
+from tradewind.schema.crds import crd_template, plural
 from tradewind.schema.json_schemas import json_schema_text
 from tradewind.schema.pages import arguments_page, errors_page, resources_page
 from tradewind.schema.vllm_arguments import vllm_table
@@ -55,6 +56,10 @@ GENERATED: Final[Mapping[str, Generated]] = {
     "docs/reference/openapi.json": Generated(partial(_above, "tradewind.gateway.openapi:openapi_document")),
     **{
         f"docs/reference/schema/{kind.lower()}.json": Generated(partial(json_schema_text, kind))
+        for kind in KINDS
+    },
+    **{
+        f"deploy/helm/tradewind/templates/crds/{plural(kind)}.yaml": Generated(partial(crd_template, kind))
         for kind in KINDS
     },
 }

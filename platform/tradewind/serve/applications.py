@@ -17,6 +17,7 @@ from ray.serve import Application
 from ray.serve.schema import ReplicaRank
 
 from tradewind import home
+from tradewind.api.app_status import REASON_MARK, START_MARK
 from tradewind.api.wire import EngineSettings, GatewayConfig
 from tradewind.engine.errors import EngineError
 from tradewind.engine.runtime import VLLMEngine
@@ -27,7 +28,6 @@ from tradewind.gateway.rotation import Rotation
 from tradewind.gateway.upstream import Upstream
 from tradewind.routing.replica import ReplicaAddress
 from tradewind.secrets import read_secret
-from tradewind.serve.control import REASON_MARK, START_MARK
 from tradewind.serve.discovery import Address, ReplicaDiscovery
 from tradewind.telemetry import names
 from tradewind.telemetry.logs import setup_logging
@@ -94,7 +94,11 @@ class GatewayReplica:
         self._own_host = ray.util.get_node_ip_address()
         self._telemetry = gateway_telemetry(instance)
         self._gateway = Gateway(
-            telemetry=self._telemetry, upstream=upstream, engine_token=token, read_secret=read_secret
+            telemetry=self._telemetry,
+            upstream=upstream,
+            engine_token=token,
+            read_secret=read_secret,
+            hash_key=home.hash_key(),
         )
         self._rotation = Rotation(self._gateway, self._telemetry.metrics, stats_fetch(upstream, token))
         self._discovery = ReplicaDiscovery(self._replicas_changed, client_id="tradewind-gateway")
@@ -126,12 +130,12 @@ class GatewayReplica:
         logger.info("configuration %s is in force", config.revision)
         self._update_rotation()
         if self._scrape is None:
-            self._start_scrape(config.metrics_port + rank.local_rank)
+            self._start_scrape(config.metrics_host, config.metrics_port + rank.local_rank)
 
-    def _start_scrape(self, port: int) -> None:
+    def _start_scrape(self, host: str, port: int) -> None:
         """Metrics are worth a warning, not an outage."""
         try:
-            self._scrape = start_scrape(port, [self._collector])
+            self._scrape = start_scrape(port, [self._collector], host)
         except OSError as error:
             logger.warning("no metrics endpoint: port %d: %s", port, error.strerror)
 

@@ -5,89 +5,19 @@ No Ray import: the same few calls reach a local platform and one in a cluster.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+from tradewind.api.app_status import AppStatus, parse_status, reason
 from tradewind.api.wire import EngineSettings, GatewayConfig
 
 _APPLICATIONS = "/api/serve/applications/"
-REASON_MARK = "tradewind-reason:"
-"""Precedes the one line of an exception's text that is meant for people."""
-START_MARK = "tradewind-did-not-start:"
-"""The same, where a replica could not start: Serve will try again, and it will fail again."""
-
-
-_MARKS = (START_MARK, REASON_MARK)
 
 
 class ControlError(Exception):
     """Ray's API could not be reached or refused the configuration."""
-
-
-@dataclass(frozen=True, slots=True)
-class AppStatus:
-    """One Serve application."""
-
-    name: str
-    status: str
-    """Serve's word: DEPLOYING, RUNNING, DEPLOY_FAILED, UNHEALTHY, DELETING, NOT_STARTED."""
-    message: str
-    """What went wrong, in a person's words; empty while all is well."""
-    wanted: int
-    running: int
-    failed: bool
-    """It cannot start as it is configured. An engine that died later is replaced, and has not failed."""
-
-    @property
-    def ready(self) -> bool:
-        return self.status == "RUNNING"
-
-
-def reason(message: str) -> str:
-    """The engine's own last error out of a Serve status message.
-
-    Serve puts a traceback there; our exceptions mark the line that matters.
-    """
-    for mark in _MARKS:
-        if mark in message:
-            return message.rsplit(mark, 1)[1].split("\n", 1)[0].strip()
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"^[\w.]*(Error|Exception|Exit)\b", line)]
-    return errors[-1] if errors else (lines[-1] if lines else "")
-
-
-def parse_status(document: Mapping[str, Any]) -> dict[str, AppStatus]:
-    """Applications by name out of the REST API's answer."""
-    found: dict[str, AppStatus] = {}
-    for name, app in document.get("applications", {}).items():
-        deployments = list(app.get("deployments", {}).values())
-        messages = [app.get("message") or ""] + [entry.get("message") or "" for entry in deployments]
-        status = app.get("status", "UNKNOWN")
-        starting = status in {"DEPLOYING", "DEPLOY_FAILED"}
-        not_started = starting and any(START_MARK in message for message in messages)
-        failed = status == "DEPLOY_FAILED" or not_started
-        found[name] = AppStatus(
-            name=name,
-            status=status,
-            message=_pick_reason(messages) if failed or status == "UNHEALTHY" else "",
-            wanted=sum(entry.get("target_num_replicas", 0) for entry in deployments),
-            running=sum(
-                replica.get("state") == "RUNNING"
-                for entry in deployments
-                for replica in entry.get("replicas", [])
-            ),
-            failed=failed,
-        )
-    return found
-
-
-def _pick_reason(messages: list[str]) -> str:
-    marked = [message for message in messages if any(mark in message for mark in _MARKS)]
-    return reason(max(marked or messages, key=len))
 
 
 class ServeControl:

@@ -23,8 +23,8 @@ from typing import Any
 import psutil
 
 from tradewind import home
+from tradewind.compiler.ray_environment import Ports, ray_environment
 from tradewind.serve.control import ControlError, ServeControl
-from tradewind.serve.environment import Ports, ray_environment
 from tradewind.serve.ingress import write_launcher
 from tradewind.serve.runfile import lives
 
@@ -120,7 +120,9 @@ class LocalPlatform:
         home.ensure_secret(options.home / "internal-token")
         launcher = write_launcher(runtime / "haproxy")
         os.environ.update(
-            ray_environment(home=options.home, run_dir=runtime, ingress=str(launcher), ports=ports)
+            ray_environment(
+                token_file=options.home / "ray-token", run_dir=runtime, ingress=str(launcher), ports=ports
+            )
         )
         os.environ.update(
             {

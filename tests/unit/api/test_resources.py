@@ -61,6 +61,8 @@ VALID: list[tuple[str, Data]] = [
     ("a tenant for some models", tenant(models=["chat", "llama:tone"])),
 ]
 
+POOL: Data = {"name": "l4", "gpus": 1, "cpus": 4, "memory": "16Gi", "maxNodes": 2}
+
 INVALID: list[tuple[str, Data, str, list[str]]] = [
     # name, resource, path of the error, what its message or hint says
     ("no kind", {"apiVersion": "tradewind.dev/v1alpha1"}, "kind", ["missing", "ModelRoute"]),
@@ -94,8 +96,8 @@ INVALID: list[tuple[str, Data, str, list[str]]] = [
     ("an endpoint for a file", model(source={"uri": "file:///m", "endpoint": "http://a.b"}), "spec.source.endpoint", ["file://", "s3://"]),
     ("an endpoint without scheme", model(source={"uri": "hf://a/b", "endpoint": "mirror.local"}), "spec.source.endpoint", ["https://"]),
     ("code from a branch", model(source={"uri": "hf://a/b", "revision": "main", "trustRemoteCode": True}), "spec.source.trustRemoteCode", ["'main'", "40 hex digits"]),
-    ("no token place", model(source={"uri": "hf://a/b", "tokenSecret": {}}), "spec.source.tokenSecret", ["none", "exactly one of env, file, name"]),
-    ("two token places", model(source={"uri": "hf://a/b", "tokenSecret": {"env": "A", "file": "b"}}), "spec.source.tokenSecret", ["env and file", "exactly one"]),
+    ("no token place", model(source={"uri": "hf://a/b", "tokenSecret": {}}), "spec.source.tokenSecret", ["none", "one of env and file", "name (in a cluster)"]),
+    ("two token places", model(source={"uri": "hf://a/b", "tokenSecret": {"env": "A", "file": "b"}}), "spec.source.tokenSecret", ["env and file", "at most one"]),
     ("half a Secret", model(source={"uri": "hf://a/b", "tokenSecret": {"name": "hf"}}), "spec.source.tokenSecret", ["name without key"]),
     ("GPUs that do not multiply", model(resources={"gpus": 4, "tensorParallel": 8}), "spec.resources.gpus", ["found 4", "8 x 1 = 8"]),
     ("parallel without GPUs", model(resources={"tensorParallel": 2}), "spec.resources", ["gpus 0", "both 1"]),
@@ -143,7 +145,7 @@ INVALID: list[tuple[str, Data, str, list[str]]] = [
     ("a timeout as a number", route(timeouts={"total": 60}), "spec.timeouts.total", ["duration", "10m"]),
     ("a hot variant", changed(route(), "spec.variants.0.overrides", {"temperature": 3}), "spec.variants[0].overrides.temperature", ["found 3", "at most 2"]),
     ("no keys", tenant(keys=[]), "spec.keys", ["at least 1 entries"]),
-    ("a key of no place", tenant(keys=[{}]), "spec.keys[0]", ["none", "exactly one of env, file, secret"]),
+    ("a key of no place", tenant(keys=[{}]), "spec.keys[0]", ["none", "one of env and file", "secret (in a cluster)"]),
     ("a key of two places", tenant(keys=[{"env": "A", "file": "b"}]), "spec.keys[0]", ["env and file"]),
     ("a key file that climbs", tenant(keys=[{"file": "../../etc/shadow"}]), "spec.keys[0].file", ["'..'", "TRADEWIND_HOME"]),
     ("a key twice", tenant(keys=[{"env": "A"}, {"env": "A"}]), "spec.keys[1]", ["each once"]),
@@ -156,7 +158,22 @@ INVALID: list[tuple[str, Data, str, list[str]]] = [
     ("ports that meet", cluster(gateway={"replicas": 4, "metricsPort": 7998}), "spec.gateway.metricsPort", ["found 7998", "8000"]),
     ("port 0", cluster(gateway={"endpoint": {"port": 0}}), "spec.gateway.endpoint.port", ["found 0", "at least 1"]),
     ("a host with a space", cluster(gateway={"endpoint": {"host": "a b"}}), "spec.gateway.endpoint.host", ["'a b'", "an IP address"]),
-    ("pools", cluster(pools=[]), "spec.pools", ["does not create nodes"]),
+    ("two pools of one name", cluster(pools=[POOL, POOL]), "spec.pools[1].name", ["'l4'", "each once"]),
+    ("a long pool name", cluster(pools=[POOL | {"name": "l" * 41}]), "spec.pools[0].name", ["41 characters", "at most 40"]),
+    ("a pool the wrong way round", cluster(pools=[POOL | {"minNodes": 3}]), "spec.pools[0].minNodes", ["found 3", "maxNodes, which is 2"]),
+    ("an accelerator without GPUs", cluster(pools=[POOL | {"gpus": 0, "accelerator": "NVIDIA-L4"}]), "spec.pools[0].accelerator", ["gpus 0"]),
+    ("more shared memory than memory", cluster(pools=[POOL | {"sharedMemory": "16Gi"}]), "spec.pools[0].sharedMemory", ["less than memory, which is 16Gi"]),
+    ("two caches", cluster(pools=[POOL | {"cache": {"claim": "a", "storageClassName": "b"}}]), "spec.pools[0].cache", ["claim and storageClassName"]),
+    ("a toleration of nothing", cluster(head={"tolerations": [{}]}), "spec.head.tolerations[0].key", ["operator Exists"]),
+    ("a toleration that exists with a value", cluster(head={"tolerations": [{"operator": "Exists", "value": "a"}]}), "spec.head.tolerations[0].value", ["Equal only"]),
+    ("a short-lived toleration", cluster(head={"tolerations": [{"key": "a", "value": "b", "tolerationSeconds": 5}]}), "spec.head.tolerations[0].tolerationSeconds", ["NoExecute"]),
+    ("a user without a password", cluster(gcsFaultTolerance={"redisAddress": "redis:6379", "username": {"name": "r", "key": "u"}}), "spec.gcsFaultTolerance.password", ["missing"]),
+    ("callers of no kind", cluster(networkPolicy={"allowFrom": [{}]}), "spec.networkPolicy.allowFrom[0]", ["at least one"]),
+    ("egress to no network", cluster(networkPolicy={"allowEgressTo": ["300.0.0.0/8"]}), "spec.networkPolicy.allowEgressTo[0]", ["'300.0.0.0/8'", "CIDR"]),
+    ("an image that is none", cluster(images={"head": "UP PER"}), "spec.images.head", ["image reference"]),
+    ("a host path", cluster(pools=[POOL | {"hostPath": "/"}]), "spec.pools[0].hostPath", ["unknown"]),
+    ("a privileged head", cluster(head={"privileged": True}), "spec.head.privileged", ["unknown"]),
+    ("a foreign service account", cluster(head={"serviceAccountName": "admin"}), "spec.head.serviceAccountName", ["unknown"]),
     ("remote media", cluster(limits={"remoteMedia": True}), "spec.limits.remoteMedia", ["inline"]),
     ("an endless body", cluster(limits={"bodySize": "1Ti"}), "spec.limits.bodySize", ["1Ti", "1Ki to 256Mi"]),
     ("half a collector", cluster(telemetry={"otlpEndpoint": "collector:4317"}), "spec.telemetry.otlpEndpoint", ["http://"]),

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.unit.api.builders import Data, changed, cluster, model, tenant
-from tests.unit.compiler.worlds import located, pair
+from tests.unit.compiler.worlds import located, pair, pools
 from tradewind.compiler.compile import compile_resources
 from tradewind.compiler.diagnostics import CompileError
 from tradewind.compiler.documents import Located, read_documents
@@ -16,6 +16,7 @@ from tradewind.compiler.world import CLUSTER, LOCAL, Platform
 
 LLAMA, MISTRAL, CHAT = pair()
 ADAPTED = model("llama", adapters=[{"name": "tone", "uri": "s3://loras/tone"}])
+POOLS = pools()
 SECRET_SOURCE = {"uri": "hf://a/b", "tokenSecret": {"name": "hf", "key": "token"}}
 
 CASES: list[tuple[str, Platform, list[Data], str, list[str]]] = [
@@ -35,11 +36,18 @@ CASES: list[tuple[str, Platform, list[Data], str, list[str]]] = [
     ("one model on two routes", LOCAL, [LLAMA, MISTRAL, CHAT, changed(CHAT, "metadata.name", "chat-b")], "spec.model", ["ModelRoute chat serves", "one route per model"]),
     ("two namespaces", LOCAL, [changed(LLAMA, "metadata.namespace", "a"), changed(MISTRAL, "metadata.namespace", "b")], "metadata.namespace", ["'b'", "one namespace", "'a'"]),
     ("a Secret's token on a laptop", LOCAL, [model(source=SECRET_SOURCE)], "spec.source.tokenSecret", ["only in a cluster", "env or file"]),
-    ("a Secret's key on a laptop", LOCAL, [LLAMA, tenant(keys=[{"secret": {"name": "a", "key": "b"}}])], "spec.keys[0].secret", ["only in a cluster"]),
+    ("a Secret's key on a laptop", LOCAL, [LLAMA, tenant(keys=[{"secret": {"name": "a", "key": "b"}}])], "spec.keys[0]", ["only in a cluster"]),
     ("a pool on a laptop", LOCAL, [model(resources={"pool": "l4"})], "spec.resources.pool", ["'l4'", "only in a cluster"]),
-    ("an unknown pool", Platform(secrets=True, pools=frozenset({"l4", "h100"}), anonymous=False), [tenant(), model(resources={"pool": "l40"})], "spec.resources.pool", ["'l40'", "allowed: h100, l4", "did you mean l4?"]),
+    ("an unknown pool", CLUSTER, [POOLS, model(resources={"pool": "l40"})], "spec.resources.pool", ["'l40'", "allowed: h100, l4", "did you mean l4?"]),
     ("no tenant on the network", LOCAL, [LLAMA, cluster(gateway={"endpoint": {"host": "0.0.0.0"}})], "spec.gateway.endpoint.host", ["no Tenant", "'0.0.0.0' is not on loopback", "add a Tenant"]),
-    ("no tenant in a cluster", CLUSTER, [LLAMA], "", ["no Tenant", "this is a cluster"]),
+    ("no pool at all", CLUSTER, [LLAMA], "spec.resources", ["no pool that a replica fits on", "has no pools"]),
+    ("no pool large enough", CLUSTER, [POOLS, model(resources={"gpus": 4})], "spec.resources", ["h100: its pods have 2 of 4 GPUs", "l4: its pods have 1 of 4 GPUs", "add one to spec.pools"]),
+    ("a pool too small", CLUSTER, [POOLS, model(resources={"pool": "l4", "gpus": 1, "cpus": 8, "memory": "64Gi"})], "spec.resources.pool", ["'l4'", "4 of 8 CPUs and have 16Gi of 64Gi memory"]),
+    ("a CPU model for GPU nodes", CLUSTER, [POOLS, model(resources={"pool": "l4"})], "spec.resources.pool", ["are for models with GPUs"]),
+    ("a laptop's token in a cluster", CLUSTER, [POOLS, model(source={"uri": "hf://a/b", "tokenSecret": {"env": "HF"}}, resources={"gpus": 1})], "spec.source.tokenSecret", ["one machine only", "name and key"]),
+    ("a laptop's key in a cluster", CLUSTER, [POOLS, tenant()], "spec.keys[0]", ["one machine only", "secret"]),
+    ("a key whose Secret is not there", CLUSTER, [POOLS, tenant(keys=[{"secret": {"name": "a", "key": "b"}}])], "spec.keys[0].secret", ["no key 'b'", "Secret 'a'"]),
+    ("a single gateway in a cluster", CLUSTER, [cluster(gateway={"replicas": 1})], "spec.gateway.replicas", ["found 1", "2 or more"]),
     ("a wrong argument", LOCAL, [model(engine={"args": {"maxModelLength": 5}})], "spec.engine.args.maxModelLength", ["did you mean maxModelLen?"]),
 ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.api.builders import changed, cluster, model, route, tenant
-from tests.unit.compiler.worlds import compiled, pair
+from tests.unit.compiler.worlds import compiled, pair, pools
 from tradewind.compiler.compile import Compiled, compile_resources
 from tradewind.compiler.documents import Located, read_documents
 from tradewind.compiler.families import family_of
@@ -96,8 +96,33 @@ def test_resources_become_rays(resources: dict[str, Any], options: dict[str, Any
 
 
 def test_a_pool_becomes_a_label() -> None:
-    result = compiled(tenant(), model(resources={"pool": "l4"}), platform=CLUSTER)
-    assert deployment(result, "llama")["ray_actor_options"]["label_selector"] == {"tradewind.dev/pool": "l4"}
+    result = compiled(pools(), model(resources={"pool": "h100", "gpus": 1}), platform=CLUSTER)
+    assert deployment(result, "llama")["ray_actor_options"]["label_selector"] == {
+        "tradewind.dev/pool": "h100"
+    }
+    assert result.pools == {"llama": "h100"}
+
+
+@pytest.mark.parametrize(("gpus", "pool"), [(0, "cpu"), (1, "l4"), (2, "h100")])
+def test_without_a_pool_a_model_goes_to_the_first_that_fits(gpus: int, pool: str) -> None:
+    cpu = {"name": "cpu", "cpus": 4, "memory": "16Gi", "maxNodes": 4}
+    small, large = pools()["spec"]["pools"]
+    result = compiled(pools(small, large, cpu), model(resources={"gpus": gpus}), platform=CLUSTER)
+    assert result.pools == {"llama": pool}
+
+
+def test_in_a_cluster_gateways_have_pods_of_their_own_and_listen_to_all() -> None:
+    result = compiled(pools(), platform=CLUSTER)
+    [app] = result.serve_config["applications"]
+    assert app["args"] == {"host": "0.0.0.0"}
+    assert app["deployments"][0]["num_replicas"] == 2
+    assert app["deployments"][0]["ray_actor_options"] == {
+        "num_cpus": 1.0,
+        "label_selector": {"tradewind.dev/role": "gateway"},
+    }
+    assert result.serve_config["http_options"] == {"host": "0.0.0.0", "port": 8000}
+    assert result.gateway.metrics_host == "0.0.0.0"
+    assert not result.gateway.anonymous
 
 
 def test_parallel_sizes_become_arguments() -> None:
@@ -237,15 +262,29 @@ def test_telemetry_becomes_the_standard_variables() -> None:
     assert compiled(model()).environment == {}
 
 
-def test_a_kubernetes_secret_becomes_a_variable_of_its_own() -> None:
-    source = {"uri": "hf://a/b", "tokenSecret": {"name": "hf-a", "key": "token"}}
-    keys = [{"secret": {"name": "hf", "key": "a-token"}}]
-    result = compiled(model(source=source), tenant(keys=keys), platform=CLUSTER)
-    token, key = result.engines["llama"].source.token, result.gateway.tenants[0].keys[0]
-    assert token is not None
-    assert token.env != key.env
-    assert {use.env for use in result.secrets} == {token.env, key.env}
-    assert all(use.env.startswith("TRADEWIND_SECRET_HF_A_TOKEN_") for use in result.secrets)
+def test_a_kubernetes_secret_becomes_a_file_of_its_own() -> None:
+    one = {"uri": "hf://a/b", "tokenSecret": {"env": "HF", "name": "hf-a", "key": "token"}}
+    two = {"uri": "hf://a/b", "tokenSecret": {"name": "hf", "key": "a-token"}}
+    gpu = {"gpus": 1}
+    result = compiled(
+        pools(), model(source=one, resources=gpu), model("m", source=two, resources=gpu), platform=CLUSTER
+    )
+    tokens = [settings.source.token for settings in result.engines.values()]
+    assert [token and token.env for token in tokens] == [None, None]
+    assert {token and token.file for token in tokens} == {
+        f"/etc/tradewind/tokens/{use.file}" for use in result.secrets
+    }
+    assert len({use.file for use in result.secrets}) == 2
+    assert all(use.file.startswith("hf-a-token-") for use in result.secrets)
+
+
+def test_a_tenants_key_is_in_a_cluster_only_its_hash() -> None:
+    keys = [{"env": "ACME_KEY", "secret": {"name": "acme", "key": "key"}}]
+    result = compiled(pools(), tenant(keys=keys), platform=CLUSTER, key_hashes={("acme", "key"): "ab" * 32})
+    [entry] = result.gateway.tenants
+    assert (entry.keys, entry.key_hashes) == ((), ("ab" * 32,))
+    local = compiled(tenant(keys=keys)).gateway.tenants[0]
+    assert (local.keys[0].env, local.key_hashes) == ("ACME_KEY", ())
 
 
 def test_no_key_is_in_the_output(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from tests.unit.api.builders import Data, model, route
+from tests.unit.api.builders import Data, cluster, model, route
 from tradewind.compiler.compile import Compiled, compile_resources
 from tradewind.compiler.documents import Located, read_documents
+from tradewind.compiler.gateway import KeyHashes
 from tradewind.compiler.world import LOCAL, Platform
 
 
@@ -19,8 +21,15 @@ def located(*resources: Data) -> tuple[Located, ...]:
     return read_documents([("set.yaml", text(*resources))])
 
 
-def compiled(*resources: Data, platform: Platform = LOCAL) -> Compiled:
-    return compile_resources(located(*resources), platform=platform)
+def compiled(*resources: Data, platform: Platform = LOCAL, key_hashes: KeyHashes | None = None) -> Compiled:
+    return compile_resources(located(*resources), platform=platform, key_hashes=key_hashes)
+
+
+def pools(*pools: Data, **spec: Any) -> Data:
+    """A ServingCluster with one pool of small GPU nodes and one of large, or the given ones."""
+    small = {"name": "l4", "gpus": 1, "cpus": 4, "memory": "16Gi", "maxNodes": 4}
+    large = {"name": "h100", "gpus": 2, "cpus": 16, "memory": "128Gi", "maxNodes": 2}
+    return cluster(pools=list(pools) or [small, large], **spec)
 
 
 def pair() -> tuple[Data, Data, Data]:

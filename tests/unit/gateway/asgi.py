@@ -33,6 +33,7 @@ from tradewind.telemetry.sampling import HeadSampler
 KEY = "tw-test-key-0123456789abcdef"
 OTHER_KEY = "tw-other-key-0123456789abcdef"
 TOKEN = "e" * 64
+HOST = (b"host", b"gateway")
 SECRETS = {"ACME_KEY": KEY, "OTHER_KEY": OTHER_KEY}
 CHAT = "/v1/chat/completions"
 
@@ -194,6 +195,10 @@ def route(model: str = "chat", *variants: VariantEntry, **changes: Any) -> Route
     return RouteEntry(
         model=model, variants=variants or (VariantEntry(name="control", deployment="llama"),), **changes
     )
+
+
+def bearer(key: str) -> Header:
+    return (b"authorization", b"Bearer " + key.encode())
 
 
 def tenant(name: str = "acme", env: str = "ACME_KEY", **changes: Any) -> TenantEntry:

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from tests.unit.gateway.asgi import (
+    HOST,
     KEY,
     OTHER_KEY,
     SECRETS,
     Header,
+    bearer,
     config,
     deployment,
     make_gateway,
@@ -22,18 +24,12 @@ from tests.unit.gateway.asgi import (
     stage,
     tenant,
 )
+from tradewind.api.key_hash import key_hash
 from tradewind.api.wire import GatewayConfig, SecretRef, TenantEntry
 from tradewind.gateway import auth
 from tradewind.gateway.auth import KeyIndex
 from tradewind.gateway.head import Head
 from tradewind.gateway.problems import ConfigRefused, Refused
-
-HOST = (b"host", b"gateway")
-
-
-def bearer(key: str) -> Header:
-    return (b"authorization", b"Bearer " + key.encode())
-
 
 GOOD: dict[str, list[Header]] = {
     "bearer": [bearer(KEY)],
@@ -133,7 +129,7 @@ async def test_row_7_a_key_is_found_by_its_full_digest_only() -> None:
     assert len(digest) == 32
     # A collision in the look-up table alone does not let anybody in.
     wrong = b"tw-wrong-key-0123456789abcdef"
-    forged = auth._digest(wrong, index._pepper)
+    forged = auth.key_digest(wrong, index._pepper)
     index._digests[forged] = index._digests[digest]
     with pytest.raises(Refused):
         index.authenticate(Head({b"x-api-key": wrong}))
@@ -248,6 +244,34 @@ async def test_keys_are_read_again_at_each_configure(monkeypatch: pytest.MonkeyP
         assert (await s.client.chat()).status == 401
         s.client.headers = [HOST, bearer("tw-rotated-key-0123456789")]
         assert (await s.client.chat()).status == 200
+
+
+HASH_KEY = b"5f" * 32
+
+
+async def test_a_key_that_came_as_a_hash_opens_the_same_door() -> None:
+    hashed = TenantEntry(name="acme", key_hashes=(key_hash(f" {KEY}\n", HASH_KEY),))
+    index = KeyIndex.build(config(tenants=[hashed]), read_secret, HASH_KEY)
+    assert index.authenticate(Head({b"x-api-key": KEY.encode()})).name == "acme"
+    for wrong in (hashed.key_hashes[0].encode(), b"tw-wrong-key-0123456789abcdef"):
+        with pytest.raises(Refused):
+            index.authenticate(Head({b"x-api-key": wrong}))
+
+
+@pytest.mark.parametrize(
+    ("hashes", "hash_key", "says"),
+    [
+        (("ab" * 32,), None, "has no hash key"),
+        (("xy" * 32,), HASH_KEY, "not hexadecimal"),
+        (("ab" * 31,), HASH_KEY, "must have 32 bytes"),
+    ],
+)
+async def test_a_hash_that_is_none_is_refused(
+    hashes: tuple[str, ...], hash_key: bytes | None, says: str
+) -> None:
+    entry = TenantEntry(name="acme", key_hashes=hashes)
+    with pytest.raises(ConfigRefused, match=says):
+        KeyIndex.build(config(tenants=[entry]), read_secret, hash_key)
 
 
 REFUSED: dict[str, tuple[GatewayConfig, str]] = {

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from tests.unit.gateway.asgi import Reply, config, deployment, stage
+from tests.unit.gateway.asgi import HOST, KEY, TOKEN, Reply, bearer, config, deployment, stage
 from tradewind.api.problems import Code
 from tradewind.api.wire import Task
 from tradewind.gateway.endpoints import ENDPOINTS
@@ -123,6 +123,18 @@ async def test_ready_means_that_something_can_answer() -> None:
             "revision": "r",
             "cold_deployments": 0,
         }
+
+
+@pytest.mark.parametrize("replicas", [0, 2])
+async def test_readiness_tells_the_platform_more_than_the_public(replicas: int) -> None:
+    async with stage(replicas={"llama": replicas}) as s:
+        s.gateway.context_lengths["llama"] = 4096
+        s.client.headers = [HOST, bearer(TOKEN)]
+        told = (await s.client.get("/readyz")).json["deployments"]
+        assert told == {"llama": {"ready": replicas, "context_length": 4096}}
+        for other in (KEY, "x" * len(TOKEN)):
+            s.client.headers = [HOST, bearer(other)]
+            assert "deployments" not in (await s.client.get("/readyz")).json
 
 
 async def test_models_show_what_all_variants_of_a_route_hold() -> None:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tradewind.serve.control import REASON_MARK, START_MARK, ControlError, ServeControl, parse_status, reason
+from tradewind.api.app_status import REASON_MARK, START_MARK, parse_status, reason
+from tradewind.serve.control import ControlError, ServeControl
 
 TRACEBACK = f"""Failed to start replica 3 times.
 The deployment constructor threw:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tradewind.compiler.ray_environment import Ports, ray_environment
 from tradewind.serve import runfile
-from tradewind.serve.environment import Ports, ray_environment
 from tradewind.serve.local import PortInUse, _prune_sessions, check_port, free_port, run_dir
 
 
@@ -47,7 +47,9 @@ def test_a_taken_port_is_named() -> None:
 
 
 def test_threat_19_ray_asks_for_its_token(tmp_path: Path) -> None:
-    environment = ray_environment(home=tmp_path, run_dir=tmp_path, ingress="x", ports=Ports())
+    environment = ray_environment(
+        token_file=tmp_path / "ray-token", run_dir=tmp_path, ingress="x", ports=Ports()
+    )
     assert environment["RAY_AUTH_MODE"] == "token"
     assert environment["RAY_AUTH_TOKEN_PATH"].startswith(str(tmp_path))
 

@@ -13,7 +13,7 @@ from tradewind.engine.errors import SourceError
 from tradewind.engine.sources import gguf, hub, objects, weights
 from tradewind.engine.sources.report import Progress, silent
 from tradewind.home import cache_dir as cache_home
-from tradewind.secrets import SecretMissing, read_secret
+from tradewind.secrets import SecretMissing, await_secret
 
 SCHEMES = ("file", "package", "hf", "s3", "gs")
 
@@ -176,6 +176,6 @@ def _objects(
 def read_token(ref: SecretRef, origin: str) -> str:
     """A source's token; SourceError that names the place, never the value, when there is none."""
     try:
-        return read_secret(ref)
+        return await_secret(ref)
     except SecretMissing as error:
         raise SourceError(f"{origin}: the token's {error}") from error

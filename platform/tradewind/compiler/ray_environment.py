@@ -23,11 +23,11 @@ class Ports:
     replica_count: int = 1000
 
 
-def ray_environment(*, home: Path, run_dir: Path, ingress: str, ports: Ports) -> dict[str, str]:
-    """Variables for Ray on one machine.
+def ray_environment(*, token_file: Path | None, run_dir: Path, ingress: str, ports: Ports) -> dict[str, str]:
+    """Variables for Ray on one machine or in one pod.
 
     Args:
-        home: state directory; holds Ray's authentication token.
+        token_file: holds Ray's authentication token; None where RAY_AUTH_TOKEN brings it.
         run_dir: short private path for HAProxy's sockets (a Unix socket path has at most 107 bytes).
         ingress: program to run as HAProxy (see `tradewind.serve.ingress`).
         ports: where the ingress and the replicas listen.
@@ -58,7 +58,7 @@ def ray_environment(*, home: Path, run_dir: Path, ingress: str, ports: Ports) ->
         # The gateway stops choosing a draining replica at once; no load balancer to wait for.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(home / "ray-token"),
+        **({} if token_file is None else {"RAY_AUTH_TOKEN_PATH": str(token_file)}),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DISABLE_IMPORT_WARNING": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

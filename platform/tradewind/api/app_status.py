@@ -1,0 +1,101 @@
+"""What Serve says about its applications, in a person's words.
+
+Pure: the same reading for a local platform (the REST API's document) and for one in a cluster (the
+same document, or what a RayService's status repeats of it).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+REASON_MARK: Final = "tradewind-reason:"
+"""Precedes the one line of an exception's text that is meant for people."""
+START_MARK: Final = "tradewind-did-not-start:"
+"""The same, where a replica could not start: Serve will try again, and it will fail again."""
+
+_MARKS: Final = (START_MARK, REASON_MARK)
+
+
+@dataclass(frozen=True, slots=True)
+class AppStatus:
+    """One Serve application."""
+
+    name: str
+    status: str
+    """Serve's word: DEPLOYING, RUNNING, DEPLOY_FAILED, UNHEALTHY, DELETING, NOT_STARTED."""
+    message: str
+    """What went wrong, in a person's words; empty while all is well."""
+    wanted: int
+    running: int
+    failed: bool
+    """It cannot start as it is configured. An engine that died later is replaced, and has not failed."""
+
+    @property
+    def ready(self) -> bool:
+        return self.status == "RUNNING"
+
+
+def reason(message: str) -> str:
+    """The engine's own last error out of a Serve status message.
+
+    Serve puts a traceback there; our exceptions mark the line that matters.
+    """
+    for mark in _MARKS:
+        if mark in message:
+            return message.rsplit(mark, 1)[1].split("\n", 1)[0].strip()
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"^[\w.]*(Error|Exception|Exit)\b", line)]
+    return errors[-1] if errors else (lines[-1] if lines else "")
+
+
+def parse_status(document: Mapping[str, Any]) -> dict[str, AppStatus]:
+    """Applications by name out of the REST API's answer."""
+    found: dict[str, AppStatus] = {}
+    for name, app in document.get("applications", {}).items():
+        deployments = list(app.get("deployments", {}).values())
+        status, message, failed = _state(app, deployments)
+        found[name] = AppStatus(
+            name=name,
+            status=status,
+            message=message,
+            wanted=sum(entry.get("target_num_replicas", 0) for entry in deployments),
+            running=sum(
+                replica.get("state") == "RUNNING"
+                for entry in deployments
+                for replica in entry.get("replicas", [])
+            ),
+            failed=failed,
+        )
+    return found
+
+
+def parse_kuberay_status(document: Mapping[str, Any]) -> dict[str, AppStatus]:
+    """Applications by name out of a RayService's `activeServiceStatus` or `pendingServiceStatus`.
+
+    KubeRay repeats Serve's words but no replica counts: `wanted` and `running` are 0.
+    """
+    found: dict[str, AppStatus] = {}
+    for name, app in (document.get("applicationStatuses") or {}).items():
+        deployments = list((app.get("serveDeploymentStatuses") or {}).values())
+        status, message, failed = _state(app, deployments)
+        found[name] = AppStatus(name, status, message, wanted=0, running=0, failed=failed)
+    return found
+
+
+def _state(app: Mapping[str, Any], deployments: list[Mapping[str, Any]]) -> tuple[str, str, bool]:
+    """Serve's word, the message for a person, and whether the application cannot start."""
+    messages = [app.get("message") or ""] + [entry.get("message") or "" for entry in deployments]
+    status = app.get("status", "UNKNOWN")
+    starting = status in {"DEPLOYING", "DEPLOY_FAILED"}
+    not_started = starting and any(START_MARK in message for message in messages)
+    failed = status == "DEPLOY_FAILED" or not_started
+    message = _pick_reason(messages) if failed or status == "UNHEALTHY" else ""
+    return status, message, failed
+
+
+def _pick_reason(messages: list[str]) -> str:
+    marked = [message for message in messages if any(mark in message for mark in _MARKS)]
+    return reason(max(marked or messages, key=len))

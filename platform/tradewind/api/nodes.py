@@ -1,0 +1,155 @@
+"""The pods of a ServingCluster: their size, the nodes they go to, and what they keep there.
+
+All of it takes effect in a cluster only. There is no field for host paths, privileges or service accounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tradewind.api.model import ApiModel, Fault
+from tradewind.api.values import (
+    RESOURCE_PATTERN,
+    Between,
+    Image,
+    LabelKey,
+    Labels,
+    LabelValue,
+    Name,
+    Quantity,
+    SecretName,
+)
+
+Cpus = Annotated[float, Field(ge=0.1, le=1_024)]
+PodMemory = Annotated[Quantity, Between("256Mi", "64Ti")]
+
+
+class Toleration(ApiModel):
+    """Lets pods onto nodes with a taint, as in Kubernetes."""
+
+    key: LabelKey | None = None
+    """Taint. Absent, with operator Exists: every taint."""
+    operator: Literal["Exists", "Equal"] = "Equal"
+    """`Exists` asks for the key only, `Equal` for the value too."""
+    value: LabelValue | None = None
+    """Value of the taint, with `Equal`."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Effect of the taint. Absent: every effect."""
+    toleration_seconds: Annotated[int, Field(ge=0, le=86_400)] | None = None
+    """How long a pod may stay under a NoExecute taint. Absent: for ever."""
+
+    def faults(self) -> Iterable[Fault]:
+        if self.operator == "Equal" and self.key is None:
+            yield Fault(("key",), "missing; allowed without a key: operator Exists")
+        if self.operator == "Exists" and self.value is not None:
+            yield Fault(
+                ("value",), f"found {self.value!r} with operator Exists; allowed with operator Equal only"
+            )
+        if self.toleration_seconds is not None and self.effect != "NoExecute":
+            yield Fault(("tolerationSeconds",), "allowed with effect NoExecute only")
+
+
+Tolerations = Annotated[tuple[Toleration, ...], Field(max_length=16)]
+
+
+class HeadSpec(ApiModel):
+    """Ray's head pod. It serves no requests."""
+
+    cpus: Cpus = 2.0
+    """CPUs of the pod."""
+    memory: PodMemory = Quantity(8 * 2**30)
+    """Memory of the pod."""
+    node_selector: Labels = Field(default_factory=dict)
+    """Node labels it needs."""
+    tolerations: Tolerations = ()
+    """Taints it bears."""
+
+
+class ImagesSpec(ApiModel):
+    """Images other than the operator's own defaults; they must be on its allow-list."""
+
+    head: Image | None = None
+    """Of Ray's head."""
+    gateway: Image | None = None
+    """Of the gateways."""
+
+
+class CacheSpec(ApiModel):
+    """Where a node keeps the weights it has fetched."""
+
+    size: Annotated[Quantity, Between("1Gi", "64Ti")] = Quantity(100 * 2**30)
+    """Room for weights."""
+    storage_class_name: SecretName | None = None
+    """Makes one ReadWriteMany claim of this class for the whole pool, so that weights are fetched once."""
+    claim: SecretName | None = None
+    """An existing PersistentVolumeClaim (ReadWriteMany, or ReadOnlyMany with everything in it)."""
+
+    def faults(self) -> Iterable[Fault]:
+        if self.claim is not None and self.storage_class_name is not None:
+            yield Fault((), "found claim and storageClassName; allowed: at most one of them")
+
+
+class Pool(ApiModel):
+    """Nodes of one shape, on which engines run: one worker pod per node, or per slice of one."""
+
+    name: Name
+    """What ModelDeployment spec.resources.pool says."""
+    gpus: Annotated[int, Field(ge=0, le=64)] = 0
+    """GPUs of one pod; 0 is a pool of CPU nodes."""
+    cpus: Cpus
+    """CPUs of one pod."""
+    memory: PodMemory
+    """Memory of one pod."""
+    accelerator: LabelValue | None = None
+    """Node label `nvidia.com/gpu.product` must have this value, such as `NVIDIA-L4`."""
+    gpu_resource: Annotated[str, Field(pattern=RESOURCE_PATTERN, max_length=253)] = "nvidia.com/gpu"
+    """Kubernetes' name of the GPUs."""
+    node_selector: Labels = Field(default_factory=dict)
+    """Node labels it needs."""
+    tolerations: Tolerations = ()
+    """Taints it bears."""
+    min_nodes: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Pods that stay when no model needs them."""
+    max_nodes: Annotated[int, Field(ge=1, le=10_000)]
+    """Pods at most."""
+    spot: bool = False
+    """Only nodes that the provider may take back (Karpenter, GKE, EKS and AKS labels)."""
+    engine_image: Image | None = None
+    """Engine image other than the operator's default; it must be on its allow-list."""
+    runtime_class_name: Name | None = None
+    """RuntimeClass, such as `nvidia`."""
+    shared_memory: Annotated[Quantity, Between("64Mi", "1Ti")] = Quantity(2 * 2**30)
+    """Size of /dev/shm, which counts towards the memory."""
+    cache: CacheSpec = Field(default_factory=CacheSpec)
+    """Where weights are kept."""
+
+    def faults(self) -> Iterable[Fault]:
+        if len(self.name) > 40:
+            yield Fault(("name",), f"found {len(self.name)} characters; allowed: at most 40 for a pool")
+        if self.min_nodes > self.max_nodes:
+            yield Fault(
+                ("minNodes",), f"found {self.min_nodes}; allowed: at most maxNodes, which is {self.max_nodes}"
+            )
+        if self.accelerator is not None and not self.gpus:
+            yield Fault(("accelerator",), f"found {self.accelerator!r} with gpus 0; allowed with GPUs only")
+        if self.shared_memory >= self.memory:
+            yield Fault(
+                ("sharedMemory",),
+                f"found {self.shared_memory}; allowed: less than memory, which is {self.memory}",
+            )
+
+
+class PeerSelector(ApiModel):
+    """Pods that may call the endpoint: those that fit both selectors."""
+
+    namespace_selector: Labels | None = None
+    """Labels of their namespace. Absent: the ServingCluster's own."""
+    pod_selector: Labels | None = None
+    """Labels of the pods. Absent: all."""
+
+    def faults(self) -> Iterable[Fault]:
+        if self.namespace_selector is None and self.pod_selector is None:
+            yield Fault((), "found none; allowed: at least one of namespaceSelector, podSelector")

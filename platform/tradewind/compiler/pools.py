@@ -1,0 +1,51 @@
+"""Which pool of nodes a model goes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tradewind.api.deployment import Resources
+from tradewind.api.model import Fault
+from tradewind.api.nodes import Pool
+
+CPU_ENGINE_CPUS = 0.5
+GPU_ENGINE_CPUS = 1.0
+
+
+def engine_cpus(wanted: Resources) -> float:
+    """CPUs that one replica reserves."""
+    if wanted.cpus is not None:
+        return float(wanted.cpus)
+    return GPU_ENGINE_CPUS if wanted.gpus else CPU_ENGINE_CPUS
+
+
+def pool_of(wanted: Resources, pools: Sequence[Pool]) -> Pool | None:
+    """The pool that is asked for or, if none is, the first one on which a replica fits."""
+    if wanted.pool is not None:
+        return next((pool for pool in pools if pool.name == wanted.pool), None)
+    return next((pool for pool in pools if not any(_lacks(wanted, pool))), None)
+
+
+def pool_faults(wanted: Resources, pools: Sequence[Pool]) -> Iterable[Fault]:
+    """Why no pod of the pools can hold a replica; paths are relative to `spec.resources`."""
+    pool = pool_of(wanted, pools)
+    if pool is not None and wanted.pool is not None:
+        if lacking := list(_lacks(wanted, pool)):
+            yield Fault(("pool",), f"found {pool.name!r}, whose pods {' and '.join(lacking)}")
+    elif pool is None and wanted.pool is None:
+        shapes = "; ".join(f"{pool.name}: its pods {' and '.join(_lacks(wanted, pool))}" for pool in pools)
+        allowed = shapes or "none, because the ServingCluster has no pools"
+        yield Fault((), f"found no pool that a replica fits on ({allowed})", "add one to spec.pools")
+
+
+def _lacks(wanted: Resources, pool: Pool) -> Iterable[str]:
+    if wanted.gpus and not pool.gpus:
+        yield "have no GPU"
+    elif not wanted.gpus and pool.gpus:
+        yield "are for models with GPUs"
+    elif wanted.gpus > pool.gpus:
+        yield f"have {pool.gpus} of {wanted.gpus} GPUs"
+    if engine_cpus(wanted) > pool.cpus:
+        yield f"have {pool.cpus:g} of {engine_cpus(wanted):g} CPUs"
+    if wanted.memory is not None and wanted.memory > pool.memory:
+        yield f"have {pool.memory} of {wanted.memory} memory"
