@@ -127,7 +127,8 @@ async def test_ready_means_that_something_can_answer() -> None:
 
 @pytest.mark.parametrize("replicas", [0, 2])
 async def test_readiness_tells_the_platform_more_than_the_public(replicas: int) -> None:
-    async with stage(replicas={"llama": replicas}) as s:
+    settings = config(deployments=[deployment(context_length=None)])
+    async with stage(settings, replicas={"llama": replicas}) as s:
         s.gateway.context_lengths["llama"] = 4096
         s.client.headers = [HOST, bearer(TOKEN)]
         told = (await s.client.get("/readyz")).json["deployments"]
