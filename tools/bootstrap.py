@@ -28,8 +28,16 @@ from pip_progress import run_pip
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-LOCKS_FOR = {"run": ("bootstrap", "engine-cpu"), "dev": ("bootstrap", "engine-cpu", "dev")}
-HEADINGS = {"bootstrap": "pip and build tools", "engine-cpu": "Ray Serve, vLLM, torch", "dev": "test tools"}
+LOCKS_FOR = {
+    "run": ("bootstrap", "engine-cpu"),
+    "dev": ("bootstrap", "engine-cpu", "operator", "dev"),
+}
+HEADINGS = {
+    "bootstrap": "pip and build tools",
+    "engine-cpu": "Ray Serve, vLLM, torch",
+    "operator": "Kubernetes clients",
+    "dev": "test tools",
+}
 NUMA_LIBRARY = "libnuma.so.1"
 
 

@@ -24,7 +24,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
-OVERRIDES = REQUIREMENTS / "overrides.txt"
 INPUTS_LINE = "# inputs: sha256:"
 PINNED = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)")
 
@@ -37,6 +36,12 @@ class Lock:
     source: tuple[str, ...]
     """Arguments to uv: an extra or a dependency group."""
     constrained_by: tuple[str, ...] = ()
+    cuda: bool = False
+    """For GPUs: torch and its companions as PyPI has them."""
+
+    @property
+    def overrides(self) -> Path:
+        return ROOT / "requirements" / ("overrides-cuda.txt" if self.cuda else "overrides.txt")
 
     @property
     def path(self) -> Path:
@@ -46,7 +51,10 @@ class Lock:
 LOCKS = (
     Lock("bootstrap", ("--group", "bootstrap")),
     Lock("engine-cpu", ("pyproject.toml", "--extra", "engine-cpu"), ("bootstrap",)),
-    Lock("dev", ("--group", "dev"), ("bootstrap", "engine-cpu")),
+    Lock("operator", ("pyproject.toml", "--extra", "operator"), ("bootstrap", "engine-cpu")),
+    Lock("gateway", ("pyproject.toml", "--extra", "serve"), ("bootstrap", "engine-cpu")),
+    Lock("engine-cuda", ("pyproject.toml", "--extra", "engine"), ("bootstrap",), cuda=True),
+    Lock("dev", ("--group", "dev"), ("bootstrap", "engine-cpu", "operator")),
 )
 
 
@@ -61,7 +69,7 @@ def inputs_digest(lock: Lock) -> str:
             project["project"]["dependencies"],
             project["project"]["optional-dependencies"],
         ]
-    parts = [lock.name, json.dumps([lock.source, wanted]), OVERRIDES.read_text()]
+    parts = [lock.name, json.dumps([lock.source, wanted]), lock.overrides.read_text()]
     parts += [(REQUIREMENTS / f"{name}.lock").read_text() for name in lock.constrained_by]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -91,7 +99,7 @@ def write(lock: Lock, extra: list[str]) -> None:
     """Resolve `lock` with uv and write it with its digest. Versions in the file stay where they can."""
     command = [sys.executable, "-m", "uv", "pip", "compile", *lock.source]
     command += ["--output-file", str(lock.path.relative_to(ROOT))]
-    command += ["--override", str(OVERRIDES.relative_to(ROOT)), "--generate-hashes"]
+    command += ["--override", str(lock.overrides.relative_to(ROOT)), "--generate-hashes"]
     command += ["--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"]
     command += [
         "--no-emit-index-url",
@@ -102,7 +110,8 @@ def write(lock: Lock, extra: list[str]) -> None:
     ]
     for name in lock.constrained_by:
         command += ["--constraint", f"requirements/{name}.lock"]
-    subprocess.run([*command, *torch_source(), *extra], cwd=ROOT, check=True)
+    command += [] if lock.cuda else torch_source()
+    subprocess.run([*command, *extra], cwd=ROOT, check=True)
     lock.path.write_text(f"{INPUTS_LINE}{inputs_digest(lock)}\n{without_digest(lock.path.read_text())}")
     print(f"{lock.path.relative_to(ROOT)}: {len(pins(lock.path))} packages")
 

@@ -1,8 +1,8 @@
-"""Run every test: those that need no engine in parallel, then those marked `engine` one after the other.
+"""Run every test: those that need nothing in parallel, then those marked `cluster`, then `engine`.
 
-The engine tests share engines that are started once per session and fill the machine, so they run alone, in
-one process. Both runs happen even if the first fails. Arguments are handed to pytest in both. The last line
-counts both together; exit code 0 or 1.
+The marked ones share a Kubernetes API server or engines that are started once per session and fill the
+machine, so they run alone, in one process. All runs happen even if one fails. Arguments are handed to pytest
+in each. The last line counts all together; exit code 0 or 1.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 NO_TESTS = 5
-"""pytest's exit code when a selection is empty: fine for one of the two runs."""
+"""pytest's exit code when a selection is empty: fine for a run among others."""
 STAGES = {
-    "without engines, in parallel": ("-m", "not engine", "-n", "2", "--dist", "worksteal"),
+    "without engines, in parallel": ("-m", "not engine and not cluster", "-n", "2", "--dist", "worksteal"),
+    # One API server for all of them; its first start on a machine builds it.
+    "on a real Kubernetes API server": ("-m", "cluster", "--timeout", "300", "--durations", "15"),
     # An engine test's first fixture starts vLLM: minutes on two cores, where other tests get seconds.
     "with real engines": ("-m", "engine", "--timeout", "900", "--durations", "15"),
 }

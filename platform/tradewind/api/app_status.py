@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tradewind.api.wire import digest
+
 REASON_MARK: Final = "tradewind-reason:"
 """Precedes the one line of an exception's text that is meant for people."""
 START_MARK: Final = "tradewind-did-not-start:"
@@ -99,3 +101,30 @@ def _state(app: Mapping[str, Any], deployments: list[Mapping[str, Any]]) -> tupl
 def _pick_reason(messages: list[str]) -> str:
     marked = [message for message in messages if any(mark in message for mark in _MARKS)]
     return reason(max(marked or messages, key=len))
+
+
+def deployed_revisions(document: Mapping[str, Any]) -> dict[str, str]:
+    """Engine applications by name, each with the `settings_revision` that it was deployed with.
+
+    From the REST API's answer.
+    """
+    found: dict[str, str] = {}
+    for name, app in document.get("applications", {}).items():
+        settings = ((app.get("deployed_app_config") or {}).get("args") or {}).get("settings")
+        if settings is not None:
+            found[name] = settings_revision(settings)
+    return found
+
+
+def settings_revision(settings: object) -> str:
+    """Digest of an engine's settings as JSON-able data, whoever has read and written them in between."""
+    return digest(_whole(settings))
+
+
+def _whole(content: Any) -> Any:
+    """Whole numbers as such: what passes through KubeRay comes back with 300 for 300.0."""
+    if isinstance(content, Mapping):
+        return {name: _whole(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_whole(value) for value in content]
+    return int(content) if isinstance(content, float) and content.is_integer() else content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -26,6 +26,8 @@ from tradewind.api.values import (
     SecretName,
 )
 
+MAX_CLUSTER_NAME: Final = 40
+"""KubeRay makes longer names of it, which Kubernetes bounds."""
 Url = Annotated[str, Field(pattern=TEXT_PATTERN, min_length=8, max_length=2048)]
 
 
@@ -227,3 +229,9 @@ class ServingCluster(ResourceModel):
     kind: Literal["ServingCluster"]
     """Always `ServingCluster`."""
     spec: ServingClusterSpec = Field(default_factory=ServingClusterSpec)
+
+    def faults(self) -> Iterable[Fault]:
+        found = len(self.metadata.name)
+        if found > MAX_CLUSTER_NAME:
+            message = f"found {found} characters; allowed: at most {MAX_CLUSTER_NAME} for a ServingCluster"
+            yield Fault(("metadata", "name"), message)

@@ -13,9 +13,9 @@ from tradewind.api.values import TEXT_PATTERN, Between, Duration, EnvName, Name,
 from tradewind.api.wire import Task
 
 _SIGNALS = "this version scales by target.ongoingRequests"
-_FORBIDDEN_ENV = ("TRADEWIND_", "RAY_", "OTEL_", "LD_", "DYLD_", "PYTHON")
-_SECRET_ENV = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS")
-_UNSAFE_ENV = ("VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_INSECURE_SERIALIZATION", "VLLM_PLUGINS", "PATH", "HOME")
+FORBIDDEN_ENV = ("TRADEWIND_", "RAY_", "OTEL_", "LD_", "DYLD_", "PYTHON")
+SECRET_ENV = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS")
+UNSAFE_ENV = ("VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_INSECURE_SERIALIZATION", "VLLM_PLUGINS", "PATH", "HOME")
 
 
 class EnvVariable(ApiModel):
@@ -27,9 +27,9 @@ class EnvVariable(ApiModel):
     """Its value; numbers in quotes."""
 
     def faults(self) -> Iterable[Fault]:
-        if self.name.startswith(_FORBIDDEN_ENV) or self.name in _UNSAFE_ENV:
+        if self.name.startswith(FORBIDDEN_ENV) or self.name in UNSAFE_ENV:
             yield Fault(("name",), f"found {self.name!r}, which the platform sets or does not allow")
-        elif self.name.split("_")[-1].upper() in _SECRET_ENV:
+        elif self.name.split("_")[-1].upper() in SECRET_ENV:
             yield Fault(
                 ("name",),
                 f"found {self.name!r}, which looks like a secret; a resource holds none",

@@ -12,8 +12,8 @@ from tradewind.api.headers import RESERVED_PREFIX
 from tradewind.api.model import ApiModel, Fault, ResourceModel, repeated
 from tradewind.api.values import Between, Duration, HeaderName, Line, ModelName, Name
 
-_UNITS = ("user", "session", "tenant", "request")
-_UNIT_PATTERN = re.compile(r"header:[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+UNITS = ("user", "session", "tenant", "request")
+UNIT_PATTERN = re.compile(r"header:[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 
 
 def _reserved(header: str) -> bool:
@@ -75,8 +75,8 @@ class Assignment(ApiModel):
                 ("by", position), "found 'request' before others; allowed: last, because every request has it"
             )
         for position, unit in enumerate(self.by):
-            if unit not in _UNITS and not _UNIT_PATTERN.fullmatch(unit):
-                allowed = ", ".join(("header:<name>", *_UNITS))
+            if unit not in UNITS and not UNIT_PATTERN.fullmatch(unit):
+                allowed = ", ".join(("header:<name>", *UNITS))
                 yield Fault(("by", position), f"found {unit!r}; allowed: {allowed}")
             elif unit.startswith("header:") and _reserved(unit.removeprefix("header:")):
                 yield Fault(

@@ -14,7 +14,7 @@ from tradewind.api.secrets import TokenRef
 from tradewind.api.values import TEXT_PATTERN, Name
 
 _SEGMENT = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
-_FORMS: Final[dict[str, tuple[str, str]]] = {
+FORMS: Final[dict[str, tuple[str, str]]] = {
     "hf": (
         rf"{_SEGMENT}/{_SEGMENT}(/({_SEGMENT}/)*{_SEGMENT}\.gguf)?",
         "hf://<organisation>/<model>, with /<file>.gguf where a repository holds several",
@@ -37,7 +37,7 @@ def scheme_of(uri: str) -> str:
 
 def _uri_faults(uri: str) -> Iterable[Fault]:
     """Faults of a source's URI. One with a user or a query is not repeated: it may hold a secret."""
-    forms = ", ".join(form for _, form in _FORMS.values())
+    forms = ", ".join(form for _, form in FORMS.values())
     scheme, _, rest = uri.partition("://")
     if scheme in _PLANNED:
         yield Fault(("uri",), f"found {scheme}://, which this version does not read; allowed: {forms}")
@@ -45,10 +45,10 @@ def _uri_faults(uri: str) -> Iterable[Fault]:
         yield Fault(
             ("uri",), "found '@', '?' or '#'; allowed: a URI without user, password, query and fragment"
         )
-    elif "://" not in uri or scheme not in _FORMS:
+    elif "://" not in uri or scheme not in FORMS:
         yield Fault(("uri",), f"found {uri!r}; allowed: {forms}")
-    elif ".." in re.split(r"[/\\]", rest) or not re.fullmatch(_FORMS[scheme][0], rest):
-        yield Fault(("uri",), f"found {uri!r}; allowed: {_FORMS[scheme][1]}, without '..'")
+    elif ".." in re.split(r"[/\\]", rest) or not re.fullmatch(FORMS[scheme][0], rest):
+        yield Fault(("uri",), f"found {uri!r}; allowed: {FORMS[scheme][1]}, without '..'")
 
 
 def _revision_faults(uri: str, revision: str | None) -> Iterable[Fault]:

@@ -5,6 +5,10 @@ deployment, a duration is a number of seconds). `GatewayConfig` travels in the g
 `user_config` and is replaced whole while it runs; `EngineSettings` are the arguments of one engine
 application, and a change to them restarts that engine. Neither ever holds a key or a token, only
 where to read one (`SecretRef`).
+
+What has its default is not written: a thousand models must fit into one object of Kubernetes, and a field
+that a release adds must not restart the engines of the one before. So a default, once released, never
+changes.
 """
 
 from __future__ import annotations
@@ -207,6 +211,11 @@ class EngineSettings(WireModel):
     stall_timeout_s: float = 60.0
     """Unhealthy when requests run and no token has come for this long."""
     drain_timeout_s: float = 300.0
+
+
+def written(model: WireModel) -> dict[str, Any]:
+    """`model` as JSON-able data, less what has its default."""
+    return model.model_dump(mode="json", exclude_defaults=True)
 
 
 def digest(content: object) -> str:

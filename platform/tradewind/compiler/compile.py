@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tradewind.api.cluster import ServingClusterSpec
 from tradewind.api.deployment import ModelDeploymentSpec
-from tradewind.api.wire import EngineSettings, GatewayConfig
+from tradewind.api.wire import EngineSettings, GatewayConfig, written
 from tradewind.compiler.checks import check_key_hashes, check_world, open_to_all
 from tradewind.compiler.diagnostics import CompileError, Diagnostic
 from tradewind.compiler.documents import Located
@@ -33,6 +33,7 @@ _LOCAL_GATEWAY_CPUS: Final = 0.25
 _CLUSTER_GATEWAY_CPUS: Final = 1.0
 """All that a gateway pod offers to Ray, so that no two replicas share one."""
 _HEALTH: Final = {"health_check_period_s": 2.0, "health_check_timeout_s": 10.0}
+# For every application: Serve gives it to each that names none.
 # Serve's access log costs more than our whole request and would name paths of failed requests.
 _LOGGING: Final = {"enable_access_log": False, "encoding": "JSON"}
 
@@ -141,13 +142,12 @@ def _gateway_app(
         "route_prefix": "/",
         "import_path": GATEWAY_IMPORT_PATH,
         "args": {"host": _address(spec, platform)["host"]},
-        "logging_config": dict(_LOGGING),
         "deployments": [
             {
                 "name": "gateway",
                 "num_replicas": spec.gateway.replicas or (CLUSTER_GATEWAYS if platform.kubernetes else 1),
                 "max_ongoing_requests": _above(spec.gateway.max_ongoing_requests),
-                "user_config": gateway.model_dump(mode="json"),
+                "user_config": written(gateway),
                 # A stream passes the gateway for as long as the engine behind it may drain.
                 "graceful_shutdown_timeout_s": drain_s,
                 **_HEALTH,
@@ -162,8 +162,7 @@ def _engine_app(settings: EngineSettings, spec: ModelDeploymentSpec, pool: str |
         "name": settings.name,
         "route_prefix": engine_prefix(settings.name),
         "import_path": ENGINE_IMPORT_PATH,
-        "args": {"settings": settings.model_dump(mode="json")},
-        "logging_config": dict(_LOGGING),
+        "args": {"settings": written(settings)},
         "deployments": [
             {
                 "name": "engine",

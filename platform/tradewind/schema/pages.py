@@ -16,7 +16,7 @@ from tradewind.compiler.owned_arguments import ONLY_KEYS, OWNED
 from tradewind.schema.crds import kubectl_line
 from tradewind.schema.json_schemas import json_schema
 
-_NOTE: Final = "<!-- Written by `python -m tradewind.schema write`; do not edit. -->"
+NOTE: Final = "<!-- Written by `python -m tradewind.schema write`; do not edit. -->"
 _BOUNDS: Final = (
     ("minimum", "at least {}"),
     ("exclusiveMinimum", "more than {}"),
@@ -36,7 +36,7 @@ def resources_page() -> str:
     lines = [
         "# Resources",
         "",
-        _NOTE,
+        NOTE,
         "",
         "All kinds have `apiVersion: tradewind.dev/v1alpha1`. Several resources go into one file, separated",
         "by `---`. Unknown fields are refused. A duration is written like `30s`, `800ms`, `10m` or `1h30m`,",
@@ -49,11 +49,15 @@ def resources_page() -> str:
         schema = json_schema(kind)
         meaning = (model.__doc__ or "").strip().split("\n")[0]
         lines += ["", f"## {kind}", "", meaning, ""]
-        lines += _table(("Field", "Type", "Default", "Allowed", "Meaning"), _rows(schema, schema, ""))
+        lines += markdown_table(
+            ("Field", "Type", "Default", "Allowed", "Meaning"), field_rows(schema, schema, "")
+        )
         lines += ["", f"### Status of a {kind}", "", kubectl_line(kind), ""]
         status = STATUSES[kind].model_json_schema(by_alias=True)
-        rows = ((path, type_, meaning) for path, type_, _, _, meaning in _rows(status, status, "status."))
-        lines += _table(("Field", "Type", "Meaning"), rows)
+        rows = (
+            (path, type_, meaning) for path, type_, _, _, meaning in field_rows(status, status, "status.")
+        )
+        lines += markdown_table(("Field", "Type", "Meaning"), rows)
     return "\n".join(lines) + "\n"
 
 
@@ -62,7 +66,7 @@ def errors_page() -> str:
     lines = [
         "# Error codes",
         "",
-        _NOTE,
+        NOTE,
         "",
         'Every error is OpenAI\'s error object, `{"error": {"message", "type", "param", "code"}}`. Codes are',
         "stable; messages may change. `Retry-After` is in seconds.",
@@ -78,7 +82,7 @@ def errors_page() -> str:
         )
         for code in Code
     )
-    lines += _table(("Code", "Status", "Type", "Retry-After", "Meaning"), rows)
+    lines += markdown_table(("Code", "Status", "Type", "Retry-After", "Meaning"), rows)
     return "\n".join(lines) + "\n"
 
 
@@ -88,7 +92,7 @@ def arguments_page() -> str:
     lines = [
         "# Engine arguments",
         "",
-        _NOTE,
+        NOTE,
         "",
         f"The arguments of vLLM {supported_vllm()} that `spec.engine.args` of a ModelDeployment takes. Names",
         "are camelCase; vLLM's own snake_case is taken too. What each does is in vLLM's documentation.",
@@ -100,21 +104,21 @@ def arguments_page() -> str:
         keys = ONLY_KEYS.get(argument.name)
         allowed = f"{argument.allowed} of {', '.join(keys)}" if keys else argument.allowed
         rows.append((f"`{camel(argument.name)}`", allowed))
-    lines += _table(("Argument", "Allowed"), rows)
+    lines += markdown_table(("Argument", "Allowed"), rows)
     lines += ["", "## Arguments that a resource may not set", ""]
-    lines += _table(
+    lines += markdown_table(
         ("Argument", "Why, or what instead"),
         ((f"`{camel(name)}`", reason) for name, reason in sorted(OWNED.items()) if name in table),
     )
     return "\n".join(lines) + "\n"
 
 
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+def markdown_table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
     body = [" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows]
     return [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}", *(f"| {row} |" for row in body)]
 
 
-def _rows(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, ...]]:
+def field_rows(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, ...]]:
     """One row for each property, then its own properties below it."""
     required = schema.get("required", ())
     for name, raw in schema["properties"].items():
@@ -126,9 +130,9 @@ def _rows(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str) -> It
         yield f"`{path}`", _type(field, root), default, _allowed(field, root), meaning
         inner = _resolve(field.get("items", {}), root)
         if "properties" in field:
-            yield from _rows(field, root, f"{path}.")
+            yield from field_rows(field, root, f"{path}.")
         elif "properties" in inner:
-            yield from _rows(inner, root, f"{path}[].")
+            yield from field_rows(inner, root, f"{path}[].")
 
 
 def _resolve(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -20,6 +20,7 @@ from tradewind.api.resources import KINDS
 from tradewind.schema.crds import crd_template, plural
 from tradewind.schema.json_schemas import json_schema_text
 from tradewind.schema.pages import arguments_page, errors_page, resources_page
+from tradewind.schema.values import values_page, values_schema_text
 from tradewind.schema.vllm_arguments import vllm_table
 from tradewind.telemetry.reference import metrics_reference
 
@@ -49,6 +50,8 @@ GENERATED: Final[Mapping[str, Generated]] = {
     # First: the page of engine arguments is written from this table.
     "platform/tradewind/compiler/vllm_arguments.json": Generated(vllm_table, needs="vllm"),
     "docs/reference/resources.md": Generated(resources_page),
+    "docs/reference/values.md": Generated(values_page),
+    "deploy/helm/tradewind/values.schema.json": Generated(values_schema_text),
     "docs/reference/errors.md": Generated(errors_page),
     "docs/reference/engine-arguments.md": Generated(arguments_page),
     "docs/reference/metrics.md": Generated(metrics_reference),

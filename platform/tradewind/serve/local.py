@@ -49,6 +49,8 @@ class LocalOptions:
     cpus: int
     ports: Ports = field(default_factory=Ports)
     dashboard_port: int = 8265
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Ray labels of this machine, so that it can stand for a pool of nodes."""
 
 
 class PortInUse(Exception):
@@ -141,6 +143,7 @@ class LocalPlatform:
         try:
             context = ray.init(
                 num_cpus=self._options.cpus,
+                labels=dict(self._options.labels),
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",

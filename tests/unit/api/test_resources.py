@@ -158,6 +158,7 @@ INVALID: list[tuple[str, Data, str, list[str]]] = [
     ("ports that meet", cluster(gateway={"replicas": 4, "metricsPort": 7998}), "spec.gateway.metricsPort", ["found 7998", "8000"]),
     ("port 0", cluster(gateway={"endpoint": {"port": 0}}), "spec.gateway.endpoint.port", ["found 0", "at least 1"]),
     ("a host with a space", cluster(gateway={"endpoint": {"host": "a b"}}), "spec.gateway.endpoint.host", ["'a b'", "an IP address"]),
+    ("a long name", changed(cluster(), "metadata.name", "c" * 41), "metadata.name", ["41 characters", "at most 40"]),
     ("two pools of one name", cluster(pools=[POOL, POOL]), "spec.pools[1].name", ["'l4'", "each once"]),
     ("a long pool name", cluster(pools=[POOL | {"name": "l" * 41}]), "spec.pools[0].name", ["41 characters", "at most 40"]),
     ("a pool the wrong way round", cluster(pools=[POOL | {"minNodes": 3}]), "spec.pools[0].minNodes", ["found 3", "maxNodes, which is 2"]),

@@ -20,8 +20,9 @@ import yaml
 from tradewind.api.model import API_VERSION
 from tradewind.api.resources import KINDS
 from tradewind.cli.main import app
-from tradewind.compiler.compile import compile_resources
+from tradewind.compiler.compile import Compiled, compile_resources
 from tradewind.compiler.documents import read_documents
+from tradewind.compiler.world import CLUSTER
 from tradewind.routing.table import RouteTable, Subject
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -89,11 +90,43 @@ def missing(resources: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [item for item in wanted if (item["kind"], item["metadata"]["name"]) not in held]
 
 
+def pools_of(resources: list[dict[str, Any]]) -> list[str]:
+    """Pools that resources name: they are for a cluster."""
+    specs = [item.get("spec", {}) for item in resources]
+    return [pool for spec in specs if (pool := spec.get("resources", {}).get("pool"))]
+
+
+def is_for_kubernetes(resources: list[dict[str, Any]]) -> bool:
+    """Whether something in them exists in a cluster only."""
+    specs = [item.get("spec", {}) for item in resources]
+    keys = [key for spec in specs for key in spec.get("keys", [])]
+    only_secrets = any("secret" in key and not {"env", "file"} & key.keys() for key in keys)
+    return bool(pools_of(resources)) or only_secrets or any("pools" in spec for spec in specs)
+
+
+def compiled_for_kubernetes(place: str, resources: list[dict[str, Any]]) -> Compiled:
+    """With pools of every name, and every Secret in its place."""
+    if not any(item["kind"] == "ServingCluster" for item in resources):
+        shapes = [(name, 8) for name in dict.fromkeys(pools_of(resources))] or [("cpu", 0), ("gpu", 8)]
+        pools = [{"name": n, "gpus": g, "cpus": 64, "memory": "1Ti", "maxNodes": 1} for n, g in shapes]
+        resources = [*resources, resource("ServingCluster", "default", {"pools": pools})]
+    keys = [key for item in resources for key in item.get("spec", {}).get("keys", [])]
+    for key in keys:
+        key.setdefault("secret", {"name": "some", "key": "key"})
+    hashes = {(key["secret"]["name"], key["secret"]["key"]): "ab" * 32 for key in keys}
+    text = yaml.safe_dump_all(resources)
+    return compile_resources(read_documents([(place, text)]), platform=CLUSTER, key_hashes=hashes)
+
+
 @pytest.mark.parametrize("place", manifests())
 def test_a_manifest_compiles(place: str) -> None:
     text = manifests()[place]
-    filled_in = yaml.safe_dump_all(missing(list(yaml.safe_load_all(text))))
-    found = compile_resources(read_documents([(place, text), ("filled in", filled_in)]))
+    resources = list(yaml.safe_load_all(text))
+    if is_for_kubernetes(resources):
+        found = compiled_for_kubernetes(place, [*resources, *missing(resources)])
+    else:
+        filled_in = yaml.safe_dump_all(missing(resources))
+        found = compile_resources(read_documents([(place, text), ("filled in", filled_in)]))
     assert found.serve_config["applications"]
 
 

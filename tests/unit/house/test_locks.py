@@ -58,8 +58,8 @@ def test_test_tools_that_disagree_with_what_serves_are_refused(
 
 
 def test_what_is_left_out_is_in_no_lock() -> None:
-    lines = re.findall(r"^[a-z].*", locks.OVERRIDES.read_text(), re.MULTILINE)
-    left_out = {canonicalize_name(Requirement(line).name) for line in lines}
-    assert left_out
     for lock in LOCKS.values():
+        lines = re.findall(r"^[a-z].*", lock.overrides.read_text(), re.MULTILINE)
+        left_out = {canonicalize_name(Requirement(line).name) for line in lines}
+        assert left_out
         assert left_out.isdisjoint(locks.pins(lock.path))

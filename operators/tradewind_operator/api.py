@@ -1,0 +1,36 @@
+"""What a reconcile needs of the Kubernetes API: plain dicts in and out, every error an ApiError."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from tradewind_operator.kinds import Resource
+
+Object = dict[str, Any]
+
+
+class Api(Protocol):
+    """See `kube.Kube`, which is the real one."""
+
+    async def list(self, resource: Resource, namespace: str, selector: str = "") -> list[Object]: ...
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object: ...
+
+    async def create(self, manifest: Mapping[str, Any]) -> Object: ...
+
+    async def apply(self, manifest: Mapping[str, Any]) -> Object: ...
+
+    async def merge_patch(
+        self, resource: Resource, namespace: str, name: str, patch: Mapping[str, Any]
+    ) -> Object: ...
+
+    async def json_patch(
+        self, resource: Resource, namespace: str, name: str, operations: Sequence[Mapping[str, Any]]
+    ) -> Object: ...
+
+    async def put_status(
+        self, resource: Resource, namespace: str, name: str, uid: str, status: Mapping[str, Any]
+    ) -> Object: ...
+
+    async def delete(self, resource: Resource, namespace: str, name: str, uid: str | None = None) -> None: ...

@@ -1,0 +1,42 @@
+"""How many pods an eviction may take at a time.
+
+`minAvailable` as a number is the only form that Kubernetes can count for pods whose controller has no scale
+subresource, and a RayCluster has none: `maxUnavailable` would refuse every eviction for ever.
+"""
+
+from __future__ import annotations
+
+from tradewind_operator.desired import names
+from tradewind_operator.desired.metadata import metadata, role_selector
+from tradewind_operator.desired.world import ClusterWorld, Manifest
+
+
+def disruption_budgets(world: ClusterWorld) -> list[Manifest]:
+    """One gateway at a time. The head only where its state is kept outside it.
+
+    Without GCS fault tolerance a lost head takes every model with it: such a head is not evicted, and who
+    empties its node deletes the pod by hand. With it a lost head costs no request, and eviction is free.
+    Engines have no budget: an evicted one is replaced before it stops, and their number is Serve's.
+    """
+    gateways = _budget(world, names.gateway_budget(world.name), names.GATEWAY_GROUP, least=world.gateways - 1)
+    if world.spec.gcs_fault_tolerance is not None:
+        return [gateways]
+    return [gateways, _budget(world, names.head_budget(world.name), names.HEAD_ROLE, least=1)]
+
+
+def _budget(world: ClusterWorld, name: str, role: str, *, least: int) -> Manifest:
+    selector = role_selector(world.name, role)
+    if world.active_ray_cluster is not None:
+        # The pods of a second cluster, during an upgrade, do not make up for those that serve.
+        selector[names.RAY_CLUSTER_LABEL] = world.active_ray_cluster
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata(world, name),
+        "spec": {
+            "minAvailable": least,
+            "selector": {"matchLabels": selector},
+            # A pod that is not ready serves nobody and must not keep its node from being emptied.
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }

@@ -1,0 +1,78 @@
+"""How a pod leaves: what its preStop hook does, and how long it may take.
+
+The grace is part of the pod template, so a change of it would build a second Ray cluster. It is therefore a
+constant for any `drain.timeout`, which is at most an hour. A pod that has drained ends at once.
+
+- Endpoints lose a pod while its hook runs, but kube-proxy needs seconds to hear of it: a gateway goes
+  on as before for `_ENDPOINTS_S`.
+- Then HAProxy closes its listeners (SIGUSR1, again and again because Serve starts it anew) and ends the
+  streams it has, for at most as long as a reload lets them run (MAX_STREAM_S).
+- Then Ray is told that the node is taken away. Serve starts other replicas first where there is room, takes
+  this node's out of rotation, and stops each one when its requests have ended, `drain.timeout` at the
+  latest. An engine is given an hour to be replaced before that; a gateway has no room elsewhere by design
+  (one per pod, and KubeRay replaces a pod only when it is gone) and is stopped at once.
+- The hook ends when no replica is left in the pod. Where Ray's head is gone too, it ends at once: nobody is
+  left to take replicas out of rotation.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tradewind.compiler.ray_environment import MAX_STREAM_S
+from tradewind_operator.desired import names
+from tradewind_operator.desired.world import Manifest
+
+_MAX_DRAIN_S: Final = 3_600
+_ENDPOINTS_S: Final = 15
+_MARGIN_S: Final = 120
+
+WORKER_GRACE_S: Final = _ENDPOINTS_S + MAX_STREAM_S + _MAX_DRAIN_S + _MARGIN_S
+HEAD_GRACE_S: Final = 30
+"""The head has no replicas and no streams."""
+
+_PORT: Final = f"{names.ENDPOINT_PORT:04X}"
+# Column 2 of /proc/net/tcp is the local address, 3 the other end's, 4 the state: 01 is established.
+_CALLERS: Final = (
+    "cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | "
+    f"awk '$2 ~ /:{_PORT}$/ && $4 == \"01\" && $3 !~ /^0100007F:/ {{n = 1}} END {{exit !n}}'"
+)
+_CLOSE: Final = (
+    'for c in /proc/[0-9]*/comm; do if [ "$(cat "$c" 2>/dev/null)" = haproxy ]; '
+    'then p=${c#/proc/}; kill -USR1 "${p%/comm}" 2>/dev/null; fi; done'
+)
+_REPLICAS: Final = "grep -qsa '^ray::ServeReplica' /proc/[0-9]*/cmdline"
+
+
+def _waits(condition: str, limit_s: int, action: str = "") -> str:
+    """Shell that runs `action` every two seconds while `condition` holds, for `limit_s` at most."""
+    body = f"{action}; " if action else ""
+    return f"n=0; while {body}[ $n -lt {limit_s} ] && {condition}; do sleep 2; n=$((n+2)); done"
+
+
+def _takes_node_away(deadline_s: int) -> str:
+    return (
+        "timeout 60 ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message 'the pod ends' "
+        f"--deadline-remaining-seconds {deadline_s} || exit 0"
+    )
+
+
+def gateway_leaves() -> Manifest:
+    """`lifecycle` of a gateway container."""
+    steps = [
+        f"sleep {_ENDPOINTS_S}",
+        _waits(_CALLERS, MAX_STREAM_S, _CLOSE),
+        _takes_node_away(1),
+        _waits(_REPLICAS, _MAX_DRAIN_S),
+    ]
+    return _before_stop(steps)
+
+
+def engine_leaves() -> Manifest:
+    """`lifecycle` of an engine container."""
+    waiting = MAX_STREAM_S + _MAX_DRAIN_S
+    return _before_stop([_takes_node_away(waiting), _waits(_REPLICAS, waiting)])
+
+
+def _before_stop(steps: list[str]) -> Manifest:
+    return {"preStop": {"exec": {"command": ["/bin/sh", "-c", "\n".join(steps)]}}}

@@ -1,0 +1,87 @@
+"""Names, labels, ports and paths of what the operator makes, all in one place."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+MANAGER: Final = "tradewind-operator"
+
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+ROLE_LABEL: Final = "tradewind.dev/role"
+PART_OF_LABEL: Final = "app.kubernetes.io/part-of"
+NAME_LABEL: Final = "app.kubernetes.io/name"
+CLUSTER_LABEL: Final = "tradewind.dev/cluster"
+RAY_CLUSTER_LABEL: Final = "ray.io/cluster"
+RAY_GROUP_LABEL: Final = "ray.io/group"
+RAY_SERVE_LABEL: Final = "ray.io/serve"
+
+DIGEST_ANNOTATION: Final = "tradewind.dev/digest"
+"""Digest of what was applied, so that a field that is no longer wanted is seen."""
+SERVE_CONFIG_ANNOTATION: Final = "tradewind.dev/serve-config"
+"""`waiting` while KubeRay has not yet taken up a new Ray cluster, before which serveConfigV2 stays."""
+CONFIG_FORMAT_ANNOTATION: Final = "tradewind.dev/config-format"
+"""On pods: the format of serveConfigV2 that their image reads."""
+CONFIG_FORMAT: Final = "1"
+"""Raised when an older image can no longer read what the compiler writes."""
+
+GATEWAY_GROUP: Final = "gateway"
+HEAD_ROLE: Final = "head"
+ENGINE_ROLE: Final = "engine"
+
+USER_ID: Final = 10001
+ENDPOINT_PORT: Final = 8000
+GCS_PORT: Final = 6379
+DASHBOARD_PORT: Final = 8265
+AGENT_PORT: Final = 52365
+RAY_METRICS_PORT: Final = 8080
+
+PREFIX: Final = "/opt/tradewind"
+HAPROXY: Final = f"{PREFIX}/bin/tradewind-haproxy"
+HOME_DIR: Final = "/var/lib/tradewind"
+CACHE_DIR: Final = "/var/cache/tradewind"
+AUTH_DIR: Final = "/etc/tradewind/auth"
+RUN_DIR: Final = "/run/tradewind"
+INTERNAL_TOKEN_KEY: Final = "internal-token"  # noqa: S105 - a key's name
+HASH_KEY_KEY: Final = "hash-key"
+
+
+def auth_secret(cluster: str) -> str:
+    """Secret with `auth_token`, `internal-token` and `hash-key`."""
+    return f"{cluster}-auth"
+
+
+def tokens_secret(cluster: str) -> str:
+    """Secret with one file per hub token; need not exist."""
+    return f"{cluster}-tokens"
+
+
+def service_account(cluster: str) -> str:
+    """ServiceAccount of gateway and engine pods, which may do nothing."""
+    return f"{cluster}-ray"
+
+
+def gateway_budget(cluster: str) -> str:
+    """PodDisruptionBudget of the gateways."""
+    return f"{cluster}-gateway"
+
+
+def head_budget(cluster: str) -> str:
+    """PodDisruptionBudget of the head."""
+    return f"{cluster}-head"
+
+
+def network_policy(cluster: str, role: str) -> str:
+    """NetworkPolicy of the pods of one role, or `pods` for that of all."""
+    return f"{cluster}-{role}"
+
+
+def pool_group(pool: str) -> str:
+    """Worker group of a pool."""
+    return f"pool-{pool}"
+
+
+def cache_claim(cluster: str, pool: str, storage_class: str) -> str:
+    """PersistentVolumeClaim of a pool. A claim cannot change its class, so another class is another claim."""
+    digest = hashlib.blake2b(storage_class.encode(), digest_size=4).hexdigest()
+    return f"{cluster}-cache-{pool}-{digest}"

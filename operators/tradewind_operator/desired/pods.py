@@ -1,0 +1,97 @@
+"""Pod templates, from the parts that head, gateways and engines have in common.
+
+Values that Kubernetes would fill in are written out: a template that is read back is the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from tradewind.api.values import Quantity
+from tradewind_operator.desired import names
+from tradewind_operator.desired.metadata import pod_labels
+from tradewind_operator.desired.security import container_security, pod_security
+from tradewind_operator.desired.volumes import Volume
+from tradewind_operator.desired.world import ClusterWorld, Manifest
+
+RAY_CONTAINER: Final = "ray"
+"""KubeRay takes the first container as Ray's, whatever its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What makes one kind of pod different from another."""
+
+    role: str
+    image: str
+    resources: Manifest
+    environment: list[Manifest]
+    ports: dict[str, int]
+    """By name, at most 15 characters."""
+    container: Manifest
+    """Probes and lifecycle."""
+    volumes: tuple[Volume, ...]
+    grace_s: int
+    scheduling: Manifest
+    """Node selector, affinity, topology spread, tolerations, runtime class."""
+    service_account: str | None = None
+    """None leaves it to KubeRay, which makes one for the head's autoscaler."""
+    more_volumes: tuple[Volume, ...] = field(default=())
+    """Volumes that another container of the pod mounts."""
+
+
+def resources(cpus: float, memory: Quantity, gpus: tuple[str, int] | None = None) -> Manifest:
+    """Requests and limits: memory and GPUs are the pod's own. CPUs have no limit: throttling a gateway or an
+    engine between two tokens makes latency worse and gives nobody anything.
+    """
+    own: Manifest = {"memory": str(memory)}
+    if gpus is not None and gpus[1]:
+        own[gpus[0]] = str(gpus[1])
+    return {"requests": {"cpu": cpu_quantity(cpus), **own}, "limits": dict(own)}
+
+
+def cpu_quantity(cpus: float) -> str:
+    """As Kubernetes writes it: `2` or `500m`."""
+    thousandths = round(cpus * 1000)
+    return str(thousandths // 1000) if thousandths % 1000 == 0 else f"{thousandths}m"
+
+
+def pod_template(world: ClusterWorld, pod: Pod) -> Manifest:
+    """`template` of a Ray group: a pod that meets the Pod Security Standard *restricted*."""
+    spec: Manifest = {
+        # Only the autoscaler needs a token; it gets one of its own.
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(),
+        "terminationGracePeriodSeconds": pod.grace_s,
+        "containers": [_ray_container(pod)],
+        "volumes": [volume.volume() for volume in (*pod.volumes, *pod.more_volumes)],
+        **pod.scheduling,
+    }
+    if pod.service_account is not None:
+        spec["serviceAccountName"] = pod.service_account
+    if pull := dict.fromkeys((*world.defaults.image_pull_secrets, *world.spec.image_pull_secrets)):
+        spec["imagePullSecrets"] = [{"name": name} for name in pull]
+    return {
+        "metadata": {
+            "labels": pod_labels(world.name, pod.role),
+            "annotations": {names.CONFIG_FORMAT_ANNOTATION: names.CONFIG_FORMAT},
+        },
+        "spec": spec,
+    }
+
+
+def _ray_container(pod: Pod) -> Manifest:
+    return {
+        "name": RAY_CONTAINER,
+        "image": pod.image,
+        "securityContext": container_security(),
+        "resources": pod.resources,
+        "env": pod.environment,
+        "ports": [
+            {"name": name, "containerPort": port, "protocol": "TCP"} for name, port in pod.ports.items()
+        ],
+        "volumeMounts": [volume.mount() for volume in pod.volumes],
+        **pod.container,
+    }

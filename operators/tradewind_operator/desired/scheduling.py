@@ -1,0 +1,110 @@
+"""Which nodes pods go to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from tradewind.api.nodes import Pool, Toleration
+from tradewind_operator.desired import names
+from tradewind_operator.desired.metadata import role_selector
+from tradewind_operator.desired.world import Manifest
+
+_HOSTNAME: Final = "kubernetes.io/hostname"
+_ZONE: Final = "topology.kubernetes.io/zone"
+_ACCELERATOR: Final = "nvidia.com/gpu.product"
+_SPOT_LABELS: Final = (
+    ("karpenter.sh/capacity-type", "spot"),
+    ("cloud.google.com/gke-spot", "true"),
+    ("eks.amazonaws.com/capacityType", "SPOT"),
+    ("kubernetes.azure.com/scalesetpriority", "spot"),
+)
+_SPOT_TAINTS: Final = (
+    ("cloud.google.com/gke-spot", "true"),
+    ("kubernetes.azure.com/scalesetpriority", "spot"),
+)
+
+
+def tolerations(given: Iterable[Toleration]) -> list[Manifest]:
+    """Tolerations as Kubernetes writes them."""
+    return [toleration.model_dump(mode="json", by_alias=True, exclude_none=True) for toleration in given]
+
+
+def gateway_scheduling(cluster: str) -> Manifest:
+    """Gateways on different nodes, wherever there are two that may take them.
+
+    `DoNotSchedule` with a skew of 1 over the nodes: a cluster of one node takes them all, because that node
+    is all the domains there are; with two or more no node gets two more than another. Preferring would let
+    both start on one node and stay there. Tainted, cordoned and lost nodes are no domains
+    (`nodeTaintsPolicy`), and the gateways of a second Ray cluster, during an upgrade, are counted for
+    themselves.
+    """
+    among = {
+        "labelSelector": {"matchLabels": role_selector(cluster, names.GATEWAY_GROUP)},
+        "matchLabelKeys": [names.RAY_CLUSTER_LABEL],
+        "maxSkew": 1,
+        "nodeTaintsPolicy": "Honor",
+        "nodeAffinityPolicy": "Honor",
+    }
+    return {
+        "topologySpreadConstraints": [
+            {**among, "topologyKey": _HOSTNAME, "whenUnsatisfiable": "DoNotSchedule"},
+            {**among, "topologyKey": _ZONE, "whenUnsatisfiable": "ScheduleAnyway"},
+        ],
+        "affinity": {"podAntiAffinity": _rather_not_with(cluster, names.ENGINE_ROLE, names.HEAD_ROLE)},
+    }
+
+
+def head_scheduling(cluster: str) -> Manifest:
+    """The head rather not on a gateway's or an engine's node: losing one node shall cost one of them."""
+    roles = (names.GATEWAY_GROUP, names.ENGINE_ROLE)
+    return {"affinity": {"podAntiAffinity": _rather_not_with(cluster, *roles)}}
+
+
+def pool_scheduling(pool: Pool) -> Manifest:
+    """Node selector and, for spot pools, any provider's label for nodes that it may take back."""
+    selector = dict(pool.node_selector)
+    if pool.accelerator is not None:
+        selector[_ACCELERATOR] = pool.accelerator
+    result: Manifest = {"nodeSelector": selector} if selector else {}
+    if pool.spot:
+        terms = [
+            {"matchExpressions": [{"key": key, "operator": "In", "values": [value]}]}
+            for key, value in _SPOT_LABELS
+        ]
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+        result["affinity"] = {"nodeAffinity": required}
+    return result
+
+
+def pool_tolerations(pool: Pool) -> list[Manifest]:
+    """Those given, and for the taints that providers put on GPU and spot nodes."""
+    known: list[Manifest] = []
+    if pool.gpus:
+        known.append({"key": pool.gpu_resource, "operator": "Exists", "effect": "NoSchedule"})
+    if pool.spot:
+        known += [
+            {"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}
+            for key, value in _SPOT_TAINTS
+        ]
+    given = tolerations(pool.tolerations)
+    return given + [toleration for toleration in known if toleration not in given]
+
+
+def node_selector(labels: Mapping[str, str]) -> Manifest:
+    """`nodeSelector`, where there is one."""
+    return {"nodeSelector": dict(labels)} if labels else {}
+
+
+def _rather_not_with(cluster: str, *roles: str) -> Manifest:
+    terms = [
+        {
+            "weight": 50,
+            "podAffinityTerm": {
+                "topologyKey": _HOSTNAME,
+                "labelSelector": {"matchLabels": role_selector(cluster, role)},
+            },
+        }
+        for role in roles
+    ]
+    return {"preferredDuringSchedulingIgnoredDuringExecution": terms}

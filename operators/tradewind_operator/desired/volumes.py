@@ -1,0 +1,75 @@
+"""Volumes of the pods: scratch space beside the read-only root, Secrets as files, shared memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tradewind.api.values import Quantity
+from tradewind.compiler.secret_names import TOKENS_DIR
+from tradewind_operator.desired import names
+from tradewind_operator.desired.world import Manifest
+
+SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
+_READ_BY_GROUP = 0o440
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume of a pod and where its Ray container mounts it."""
+
+    name: str
+    path: str
+    source: Manifest
+    read_only: bool = False
+
+    def volume(self) -> Manifest:
+        """Entry of `spec.volumes`."""
+        return {"name": self.name, **self.source}
+
+    def mount(self) -> Manifest:
+        """Entry of a container's `volumeMounts`."""
+        place: Manifest = {"name": self.name, "mountPath": self.path}
+        return {**place, "readOnly": True} if self.read_only else place
+
+
+def scratch(name: str, path: str, size: str) -> Volume:
+    """Disk space that is gone with the pod; a pod that writes more than `size` is evicted."""
+    return Volume(name, path, {"emptyDir": {"sizeLimit": size}})
+
+
+def shared_memory(size: Quantity) -> Volume:
+    """Memory for processes to share. KubeRay's own would be as large as the pod's whole memory."""
+    return Volume("shared-mem", "/dev/shm", {"emptyDir": {"medium": "Memory", "sizeLimit": str(size)}})  # noqa: S108
+
+
+def working_space() -> tuple[Volume, ...]:
+    """What every Ray container writes to: logs and spilled objects, compiled kernels, HAProxy's sockets."""
+    return (
+        scratch("tmp", "/tmp", "16Gi"),  # noqa: S108 - a volume
+        scratch("home", names.HOME_DIR, "16Gi"),
+        scratch("run", names.RUN_DIR, "64Mi"),
+    )
+
+
+def auth_files(cluster: str, *keys: str) -> Volume:
+    """These keys of the cluster's own Secret, and no others."""
+    items = [{"key": key, "path": key} for key in keys]
+    secret = {"secretName": names.auth_secret(cluster), "defaultMode": _READ_BY_GROUP, "items": items}
+    return Volume("auth", names.AUTH_DIR, {"secret": secret}, read_only=True)
+
+
+def token_files(cluster: str) -> Volume:
+    """Hub tokens, one file each. Always mounted, so that a first token needs no new pod."""
+    secret = {"secretName": names.tokens_secret(cluster), "defaultMode": _READ_BY_GROUP, "optional": True}
+    return Volume("tokens", TOKENS_DIR, {"secret": secret}, read_only=True)
+
+
+def service_account_files() -> Volume:
+    """What Kubernetes mounts where a ServiceAccount's token is wanted, for one container instead of all."""
+    sources = [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+    ]
+    projected = {"defaultMode": _READ_BY_GROUP, "sources": sources}
+    return Volume("autoscaler-token", SERVICE_ACCOUNT_DIR, {"projected": projected}, read_only=True)

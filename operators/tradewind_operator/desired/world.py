@@ -1,0 +1,59 @@
+"""Everything that the manifests of one ServingCluster are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tradewind.api.cluster import ServingClusterSpec
+from tradewind.compiler.compile import CLUSTER_GATEWAYS, Compiled
+
+Manifest = dict[str, Any]
+"""A Kubernetes object or a part of one, as plain data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Images where a ServingCluster names no others."""
+
+    head: str
+    gateway: str
+    engine_cpu: str
+    engine_cuda: str
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What the operator's settings say for every ServingCluster. A change of them needs new Ray clusters."""
+
+    images: Images
+    image_pull_secrets: tuple[str, ...] = ()
+    """Names of Secrets, before those of the ServingCluster."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """OTEL_* variables; those that a ServingCluster stands for come first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterWorld:
+    """One ServingCluster, compiled."""
+
+    name: str
+    namespace: str
+    uid: str
+    """Of the ServingCluster, the owner of all that is made."""
+    spec: ServingClusterSpec
+    compiled: Compiled
+    defaults: Defaults
+    active_ray_cluster: str | None = None
+    """The RayCluster that serves, by the RayService's status; None until there is one."""
+
+    @property
+    def gateways(self) -> int:
+        """Gateway pods."""
+        return self.spec.gateway.replicas or CLUSTER_GATEWAYS
+
+    @property
+    def drain_s(self) -> float:
+        """Longest time that a model gives its requests to end, in seconds."""
+        return max((settings.drain_timeout_s for settings in self.compiled.engines.values()), default=30.0)

@@ -1,0 +1,115 @@
+"""Gathers what a decision needs, as far as it may have changed, and decides."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from tradewind_operator.api import Api
+from tradewind_operator.credentials import ClusterSecrets, Values, digest_values, read_secrets
+from tradewind_operator.memory import Memory
+from tradewind_operator.policy.decide import decide
+from tradewind_operator.policy.images import AllowedImages
+from tradewind_operator.policy.namespace import Documents, Namespace
+from tradewind_operator.policy.secrets import wanted_secrets
+from tradewind_operator.reading import read_documents, read_owned, read_service, service_ref
+from tradewind_operator.routing import Key
+
+_SECRETS_PER_S: Final = 5.0
+"""People's Secrets are read again at this rate at most, however many there are."""
+
+Homes = Callable[[str, Iterable[str]], None]
+"""Told a namespace and all its ServingClusters, those included that are only spoken of."""
+
+
+class Gatherer:
+    """Brings a memory up to date with the API server.
+
+    Args:
+        resync_s: what was read is believed for so long, unless a watch has told otherwise.
+    """
+
+    def __init__(self, api: Api, allowed: AllowedImages, resync_s: float, homes: Homes) -> None:
+        self._api = api
+        self._allowed = allowed
+        self._resync_s = resync_s
+        self._homes = homes
+        self._no_hash_key = secrets.token_bytes(32)
+
+    async def gather(self, key: Key, memory: Memory, now: float) -> None:
+        """Read what is due and decide where there is something new.
+
+        Raises:
+            OperatorError: something could not be read.
+        """
+        full = now - memory.full_at >= self._resync_s
+        if full:
+            memory.observed = await read_owned(self._api, key.namespace, key.cluster)
+        else:
+            service = await read_service(self._api, key.namespace, key.cluster)
+            ref = service_ref(key.namespace, key.cluster)
+            memory.observed.pop(ref, None)
+            if service is not None:
+                memory.observed[ref] = service
+        if full or memory.changed or memory.decision is None:
+            # Before the reading: what changes while it is done counts as new.
+            memory.changed = False
+            await self._decide(key, memory, now, full=full)
+        if full:
+            memory.full_at = now
+
+    async def _decide(self, key: Key, memory: Memory, now: float, *, full: bool) -> None:
+        documents = await read_documents(self._api, key.namespace)
+        values = await self._read_secrets(key, documents, memory, now, full=full)
+        decision = await asyncio.to_thread(decide, key.cluster, documents, memory.secrets, self._allowed)
+        homes = await asyncio.to_thread(lambda: Namespace.of(documents).homes())
+        memory.decision = decision
+        self._homes(key.namespace, homes)
+        if decision.compiled is not None:
+            await self._put_tokens(key, documents, memory, values)
+
+    async def _read_secrets(
+        self, key: Key, documents: Documents, memory: Memory, now: float, *, full: bool
+    ) -> Values:
+        """Returns the values that were read, for the tokens; only what may be known of them is kept."""
+        uid = _uid(documents, key.cluster)
+        before = memory.credentials
+        if uid is None:
+            memory.credentials = None
+        elif full or before is None:
+            memory.credentials = await ClusterSecrets(self._api, *key, uid).ensure()
+        hash_key = memory.credentials.hash_key if memory.credentials is not None else self._no_hash_key
+        wanted = await asyncio.to_thread(wanted_secrets, documents)
+        interval = max(self._resync_s, len({item.name for item in wanted}) / _SECRETS_PER_S)
+        due = now - memory.secrets_at >= interval or before is None or before.hash_key != hash_key
+        names = {item.name for item in (wanted if due else wanted - memory.wanted)}
+        values = await read_secrets(self._api, key.namespace, names)
+        fresh = dict(digest_values((item for item in wanted if item.name in names), values, hash_key))
+        places = {(item.name, item.key) for item in wanted}
+        kept = {place: value for place, value in memory.secrets.items() if place in places}
+        memory.secrets, memory.wanted = kept | fresh, wanted
+        if due:
+            memory.secrets_at, memory.tokens = now, None
+        return values
+
+    async def _put_tokens(self, key: Key, documents: Documents, memory: Memory, values: Values) -> None:
+        assert memory.decision is not None
+        assert memory.decision.compiled is not None
+        uses, uid = frozenset(memory.decision.compiled.secrets), _uid(documents, key.cluster)
+        if uses == memory.tokens or uid is None:
+            return
+        unread = {use.name for use in uses} - values.keys()
+        values = {**values, **await read_secrets(self._api, key.namespace, unread)}
+        await ClusterSecrets(self._api, *key, uid).put_tokens(uses, values)
+        memory.tokens = uses
+
+
+def _uid(documents: Documents, cluster: str) -> str | None:
+    """Of the ServingCluster; None where there is none."""
+    for document in documents.clusters:
+        metadata: Any = document["metadata"]
+        if metadata["name"] == cluster:
+            return str(metadata["uid"])
+    return None

@@ -1,0 +1,87 @@
+"""Every kind of object that the operator reads or writes, and where the API server keeps it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One namespaced resource of the Kubernetes API."""
+
+    api_version: str
+    kind: str
+    plural: str
+
+    @property
+    def group(self) -> str:
+        """API group; empty for the core."""
+        return self.api_version.rpartition("/")[0]
+
+    @property
+    def version(self) -> str:
+        return self.api_version.rpartition("/")[2]
+
+    @property
+    def full_name(self) -> str:
+        """As CRDs are named: `modelroutes.tradewind.dev`."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def root(self) -> str:
+        """Path of the group's version, which lists its resources."""
+        return f"/apis/{self.api_version}" if self.group else f"/api/{self.api_version}"
+
+    def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
+        """Path of the collection, or of one object; an empty namespace is all namespaces."""
+        parts = ["namespaces", namespace] if namespace else []
+        parts += [self.plural, *filter(None, (name, subresource))]
+        return self.root + "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+TRADEWIND: Final = "tradewind.dev/v1alpha1"
+SERVING_CLUSTER: Final = Resource(TRADEWIND, "ServingCluster", "servingclusters")
+MODEL_DEPLOYMENT: Final = Resource(TRADEWIND, "ModelDeployment", "modeldeployments")
+MODEL_ROUTE: Final = Resource(TRADEWIND, "ModelRoute", "modelroutes")
+TENANT: Final = Resource(TRADEWIND, "Tenant", "tenants")
+RAY_SERVICE: Final = Resource("ray.io/v1", "RayService", "rayservices")
+RAY_CLUSTER: Final = Resource("ray.io/v1", "RayCluster", "rayclusters")
+SERVICE: Final = Resource("v1", "Service", "services")
+SECRET: Final = Resource("v1", "Secret", "secrets")
+SERVICE_ACCOUNT: Final = Resource("v1", "ServiceAccount", "serviceaccounts")
+VOLUME_CLAIM: Final = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+DISRUPTION_BUDGET: Final = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+NETWORK_POLICY: Final = Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
+LEASE: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
+EVENT: Final = Resource("events.k8s.io/v1", "Event", "events")
+
+CUSTOM: Final = (SERVING_CLUSTER, MODEL_DEPLOYMENT, MODEL_ROUTE, TENANT)
+"""Tradewind's own kinds."""
+WATCHED: Final = (*CUSTOM, RAY_SERVICE)
+OWNED: Final = (
+    RAY_SERVICE,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    DISRUPTION_BUDGET,
+    NETWORK_POLICY,
+    VOLUME_CLAIM,
+)
+"""What belongs to a ServingCluster and is found again by its labels. Secrets are looked up by name:
+the operator may not list them."""
+
+_ALL: Final = {
+    (resource.api_version, resource.kind): resource
+    for resource in (*WATCHED, *OWNED, RAY_CLUSTER, SECRET, LEASE, EVENT)
+}
+
+
+def resource_of(manifest: Mapping[str, Any]) -> Resource:
+    """Where a manifest belongs.
+
+    Raises:
+        KeyError: the operator does not handle the kind.
+    """
+    return _ALL[manifest["apiVersion"], manifest["kind"]]

@@ -1,0 +1,127 @@
+"""Writes what was found out: statuses that changed, and Events about what changed in them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from tradewind.telemetry.redaction import redact
+from tradewind_operator.api import Api
+from tradewind_operator.errors import Invalid, NotFound, OperatorError
+from tradewind_operator.events import Events, Type
+from tradewind_operator.kinds import CUSTOM
+from tradewind_operator.policy.namespace import Entry
+from tradewind_operator.policy.verdict import Key
+from tradewind_operator.status.cluster import cluster_status
+from tradewind_operator.status.conditions import FALSE, READY, TRUE, Said, changed, condition_of, written
+from tradewind_operator.status.deployment import deployment_status
+from tradewind_operator.status.observation import Observation
+from tradewind_operator.status.route import answering, route_status
+from tradewind_operator.status.tenant import tenant_status
+from tradewind_operator.status.transitions import EventNote, transitions
+
+logger = logging.getLogger(__name__)
+
+RECONCILE_ERROR: Final = "ReconcileError"
+_KINDS: Final = {kind.kind: kind for kind in CUSTOM}
+_AT_ONCE: Final = 8
+
+Statuses = dict[Key, dict[str, Any]]
+
+
+def statuses_of(seen: Observation) -> Statuses:
+    """The new status of everything that the cluster speaks about. Pure, and slow for many resources."""
+    entries = seen.decision.entries.values()
+    models = {e.name: deployment_status(e, seen) for e in entries if e.kind == "ModelDeployment"}
+    ready = answering(models)
+    found: Statuses = {("ModelDeployment", name): status for name, status in models.items()}
+    for entry in entries:
+        if entry.kind == "ModelRoute":
+            found[entry.key] = route_status(entry, seen, ready)
+        elif entry.kind == "Tenant":
+            found[entry.key] = tenant_status(entry, seen)
+        elif entry.kind == "ServingCluster":
+            found[entry.key] = cluster_status(entry, seen)
+    return found
+
+
+def is_settled(statuses: Statuses) -> bool:
+    """Nothing is on its way: all that was accepted is ready, and nothing is going."""
+    return all(
+        status.get("state") != "Draining"
+        and (not status.get("accepted") or condition_of(status, READY).get("status", TRUE) == TRUE)
+        for status in statuses.values()
+    )
+
+
+def with_error(status: Mapping[str, Any], entry: Entry, error: Exception, now: datetime) -> dict[str, Any]:
+    """A ServingCluster's status that says that the reconcile failed."""
+    old = entry.document.get("status") or {}
+    said = Said(FALSE, RECONCILE_ERROR, f"{safe_text(error)} The operator tries again.")
+    ready = written(old, [(READY, said)], entry.generation, now)
+    others = [item for item in status.get("conditions") or () if item.get("type") != READY]
+    return {**status, "observedGeneration": entry.generation, "conditions": [*others, *ready]}
+
+
+def safe_text(error: Exception) -> str:
+    """An error for people. Only our own messages are known to quote nothing that must not be seen."""
+    name = type(error).__name__
+    return redact(f"{name}: {error}.") if isinstance(error, OperatorError) else f"{name}."
+
+
+class Publisher:
+    """Writes statuses and Events."""
+
+    def __init__(self, api: Api, events: Events) -> None:
+        self._api = api
+        self._events = events
+
+    async def publish(
+        self, entries: Mapping[Key, Entry], namespace: str, statuses: Statuses, trace: str
+    ) -> int:
+        """Write the statuses that differ from the documents', which are brought up to date.
+
+        Returns how many were written.
+
+        Raises:
+            ApiError: the API server could not be asked.
+        """
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def write(key: Key, status: dict[str, Any]) -> bool:
+            async with gate:
+                return await self._write(entries[key], namespace, status, trace)
+
+        differing = [
+            write(key, status)
+            for key, status in statuses.items()
+            if changed(entries[key].document.get("status"), status)
+        ]
+        return sum(await asyncio.gather(*differing))
+
+    async def _write(self, entry: Entry, namespace: str, status: dict[str, Any], trace: str) -> bool:
+        document: Any = entry.document
+        uid = str(document["metadata"]["uid"])
+        try:
+            await self._api.put_status(_KINDS[entry.kind], namespace, entry.name, uid, status)
+        except NotFound:
+            return False
+        except Invalid as error:
+            # Another object of its name by now, or a bug of ours: neither may stop the others.
+            logger.warning("a status was refused: %s", error, extra={"namespace": namespace})
+            return False
+        notes = transitions(entry.key, document.get("status"), status)
+        document["status"] = status
+        for note in notes:
+            await self.tell(entry, note, trace)
+        return True
+
+    async def tell(self, entry: Entry, note: EventNote, trace: str) -> None:
+        """Write an Event. Never fails."""
+        kind: Type = "Warning" if note.type == "Warning" else "Normal"
+        await self._events.emit(
+            entry.document, kind, note.reason, note.message, action="Reconcile", trace=trace
+        )

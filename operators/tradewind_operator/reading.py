@@ -1,0 +1,91 @@
+"""Reads what a reconcile decides by: the custom resources of a namespace, and what a cluster owns."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from tradewind_operator.api import Api, Object
+from tradewind_operator.desired import names
+from tradewind_operator.errors import NotFound, NotServed
+from tradewind_operator.kinds import (
+    CUSTOM,
+    DISRUPTION_BUDGET,
+    OWNED,
+    RAY_CLUSTER,
+    RAY_SERVICE,
+    Resource,
+)
+from tradewind_operator.plan import ObjectRef
+from tradewind_operator.policy.namespace import Documents
+
+logger = logging.getLogger(__name__)
+
+Observed = dict[ObjectRef, Object]
+
+
+def owned_selector(cluster: str) -> str:
+    """Label selector of everything that the operator made for a ServingCluster."""
+    return f"{names.MANAGED_BY_LABEL}={names.MANAGER},{names.CLUSTER_LABEL}={cluster}"
+
+
+def is_ours(found: Mapping[str, object], cluster: str) -> bool:
+    """Whether an object carries the labels of what the operator made for this ServingCluster."""
+    metadata = found["metadata"]
+    labels = (metadata.get("labels") if isinstance(metadata, Mapping) else None) or {}
+    wanted = {names.MANAGED_BY_LABEL: names.MANAGER, names.CLUSTER_LABEL: cluster}
+    return bool(wanted.items() <= labels.items())
+
+
+async def read_documents(api: Api, namespace: str) -> Documents:
+    """All custom resources of a namespace. Raises ApiError."""
+    clusters, deployments, routes, tenants = await asyncio.gather(
+        *(api.list(kind, namespace) for kind in CUSTOM)
+    )
+    return Documents(namespace, tuple(clusters), tuple(deployments), tuple(routes), tuple(tenants))
+
+
+async def read_owned(api: Api, namespace: str, cluster: str) -> Observed:
+    """Everything that belongs to a ServingCluster, its RayClusters included. Raises ApiError."""
+    lists = await asyncio.gather(*(_list(api, kind, namespace, cluster) for kind in OWNED))
+    observed = {ObjectRef.of(found): found for part in lists for found in part}
+    return observed | await read_ray_clusters(api, observed.get(service_ref(namespace, cluster)))
+
+
+async def read_service(api: Api, namespace: str, cluster: str) -> Object | None:
+    """The RayService; None where there is none of ours. Raises ApiError."""
+    try:
+        found = await api.get(RAY_SERVICE, namespace, cluster)
+    except NotFound:
+        return None
+    return found if is_ours(found, cluster) else None
+
+
+async def read_ray_clusters(api: Api, service: Object | None) -> Observed:
+    """The RayClusters that a RayService's status names. Raises ApiError."""
+    status = (service or {}).get("status") or {}
+    parts = [status.get("activeServiceStatus") or {}, status.get("pendingServiceStatus") or {}]
+    found: Observed = {}
+    for name in sorted({name for part in parts if (name := part.get("rayClusterName"))}):
+        assert service is not None
+        try:
+            cluster = await api.get(RAY_CLUSTER, service["metadata"]["namespace"], name)
+        except NotFound:
+            continue
+        found[ObjectRef.of(cluster)] = cluster
+    return found
+
+
+def service_ref(namespace: str, cluster: str) -> ObjectRef:
+    """Which object the RayService of a ServingCluster is."""
+    return ObjectRef(RAY_SERVICE.api_version, RAY_SERVICE.kind, namespace, cluster)
+
+
+async def _list(api: Api, kind: Resource, namespace: str, cluster: str) -> list[Object]:
+    try:
+        return await api.list(kind, namespace, owned_selector(cluster))
+    except NotServed:
+        if kind != DISRUPTION_BUDGET:
+            raise
+        return []  # policy/v1 came with Kubernetes 1.21

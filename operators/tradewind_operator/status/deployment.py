@@ -1,0 +1,268 @@
+"""The status of a ModelDeployment.
+
+While the last change is on its way through KubeRay, what Serve itself says about the model counts: a new
+weight on one route must not make a thousand models "not ready" for a second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from tradewind.api.app_status import AppStatus
+from tradewind.api.status import MOST_MESSAGE
+from tradewind_operator.policy.namespace import Entry
+from tradewind_operator.status.conditions import (
+    ACCEPTED,
+    FALSE,
+    READY,
+    TRUE,
+    UNKNOWN,
+    Check,
+    Said,
+    Status,
+    accepted,
+    condition_of,
+    first,
+    written,
+)
+from tradewind_operator.status.live import DeploymentLive
+from tradewind_operator.status.observation import Observation, common
+
+MODEL_LABEL: Final = "tradewind.dev/model"
+
+_STATES: Final = {
+    "Ready": "Running",
+    "NotAccepted": "Pending",
+    "Draining": "Draining",
+    "WaitingForCluster": "Pending",
+    "ClusterNotReady": "Pending",
+    "NotDeployed": "Pending",
+    "Failed": "Failed",
+}
+"""Reason of the condition Ready → `state`; any other reason is a model on its way: Deploying."""
+
+
+@dataclass(frozen=True)
+class _Model:
+    """One ModelDeployment and everything known about it."""
+
+    entry: Entry
+    seen: Observation
+
+    @cached_property
+    def old(self) -> Status:
+        return self.entry.document.get("status") or {}
+
+    @property
+    def name(self) -> str:
+        return self.entry.name
+
+    @property
+    def in_force(self) -> bool:
+        return self.entry.key in self.seen.decision.in_force
+
+    @property
+    def app(self) -> AppStatus | None:
+        return self.seen.apps.get(self.name)
+
+    @property
+    def routed(self) -> DeploymentLive | None:
+        gateway = self.seen.live.gateway
+        return gateway.deployments.get(self.name) if gateway is not None else None
+
+    @property
+    def ready_replicas(self) -> int:
+        """By the gateway, by Serve, or as it was known last."""
+        if self.routed is not None:
+            return self.routed.replicas
+        if self.seen.live.apps is not None:
+            return self.app.running if self.app is not None else 0
+        return int(self.old.get("readyReplicas") or 0)
+
+    @property
+    def served_revision(self) -> str | None:
+        """Of the settings that Serve has, as far as that is known now."""
+        return self.seen.live.revisions.get(self.name)
+
+    @property
+    def wanted_revision(self) -> str | None:
+        return self.seen.revisions.get(self.name)
+
+    @property
+    def was_ready(self) -> bool:
+        """The last word was Ready, about the spec that is still in force."""
+        same = self.old.get("revision") == self.wanted_revision
+        return bool(same and condition_of(self.old, READY).get("status") == TRUE)
+
+
+def deployment_status(entry: Entry, seen: Observation) -> dict[str, Any]:
+    """The whole new status of a ModelDeployment."""
+    model = _Model(entry, seen)
+    ready = first(_CHECKS, model, Said(TRUE, "Ready", _serving(model)))
+    verdict = seen.decision.verdicts.get(entry.key)
+    said = [(ACCEPTED, accepted(verdict) if verdict is not None else None), (READY, ready)]
+    fields: dict[str, Any] = {
+        **common(entry, seen.decision),
+        "conditions": written(model.old, said, entry.generation, seen.now),
+        "state": _state(model, ready),
+        **_replicas(model),
+        **_served(model, ready),
+        "lastError": _last_error(model, ready),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _state(model: _Model, ready: Said) -> str:
+    if ready.status == UNKNOWN:
+        return str(model.old.get("state") or "Deploying")
+    return _STATES.get(ready.reason, "Deploying")
+
+
+def _replicas(model: _Model) -> dict[str, Any]:
+    running, wanted = model.old.get("replicas"), model.seen.replicas.get(model.name)
+    if model.seen.live.apps is not None:
+        running = model.app.running if model.app is not None else 0
+        wanted = (model.app.wanted if model.app is not None else 0) or wanted
+    return {
+        "replicas": int(running or 0),
+        "readyReplicas": model.ready_replicas,
+        "wantedReplicas": int(wanted or 0),
+        "selector": f"{MODEL_LABEL}={model.name}",
+    }
+
+
+def _served(model: _Model, ready: Said) -> dict[str, Any]:
+    compiled, old = model.seen.decision.compiled, model.old
+    if compiled is None or not model.in_force:
+        kept = ("pool", "endpoint", "family", "contextLength", "revision")
+        return {name: old[name] for name in kept if name in old} if model.entry.deleting else {}
+    settings = compiled.engines[model.name]
+    length = settings.args.get("max_model_len")
+    learned = model.routed.context_length if model.routed is not None else old.get("contextLength")
+    revision = model.wanted_revision if ready.status == TRUE else model.served_revision
+    return {
+        "pool": compiled.pools.get(model.name),
+        "endpoint": model.seen.endpoint,
+        "family": settings.family,
+        "contextLength": learned or (length if isinstance(length, int) and length > 0 else None),
+        "revision": revision or old.get("revision"),
+    }
+
+
+def _last_error(model: _Model, ready: Said) -> str | None:
+    """The engine's own last error; forgotten when the model serves, or when it is written anew."""
+    if model.app is not None and model.app.message:
+        return model.app.message[:MOST_MESSAGE]
+    if ready.status == TRUE or model.old.get("observedGeneration") != model.entry.generation:
+        return None
+    return model.old.get("lastError")
+
+
+def _serving(model: _Model) -> str:
+    count = model.ready_replicas
+    return f"{count} {'replica serves' if count == 1 else 'replicas serve'}."
+
+
+# The chain
+
+
+def _draining(model: _Model) -> Said | None:
+    if not model.entry.deleting:
+        return None
+    return Said(FALSE, "Draining", "It is being deleted: requests in flight end, new ones are refused.")
+
+
+def _not_in_force(model: _Model) -> Said | None:
+    if model.in_force:
+        return None
+    return Said(FALSE, "NotAccepted", "Nothing of it runs; the condition Accepted says why.")
+
+
+def _no_rayservice(model: _Model) -> Said | None:
+    if model.seen.service is not None:
+        return None
+    return Said(FALSE, "WaitingForCluster", "The ServingCluster has no RayService yet.")
+
+
+def _failed(model: _Model) -> Said | None:
+    """Before what KubeRay says: a model that cannot start may be why the RayService is not ready."""
+    if model.app is None or not model.app.failed or _is_of_before(model):
+        return None
+    return Said(FALSE, "Failed", model.app.message or f"Serve says {model.app.status} and no reason.")
+
+
+def _change_on_its_way(model: _Model) -> Said | None:
+    service = model.seen.service
+    if service is None or service.current or model.served_revision == model.wanted_revision:
+        return None
+    if model.was_ready and model.seen.live.apps is None:
+        return None
+    return Said(FALSE, "Updating", "KubeRay has not taken the last change yet.")
+
+
+def _service_not_ready(model: _Model) -> Said | None:
+    service = model.seen.service
+    if service is None or service.ready:
+        return None
+    why = service.message or service.reason or "KubeRay does not say why yet"
+    return Said(FALSE, "ClusterNotReady", f"The RayService is not ready: {why}")
+
+
+def _not_deployed(model: _Model) -> Said | None:
+    if model.app is not None and model.app.status != "NOT_STARTED":
+        return None
+    if model.seen.live.apps is None and model.was_ready and not model.seen.apps:
+        return Said(UNKNOWN, "Unreachable", "Neither Serve nor KubeRay says how the model is.")
+    return Said(FALSE, "NotDeployed", "Serve has not begun to deploy it.")
+
+
+def _not_running(model: _Model) -> Said | None:
+    app = model.app
+    if app is None or app.ready:
+        return None
+    if app.status == "UNHEALTHY":
+        return Said(FALSE, "Unhealthy", f"A replica is being replaced: {app.message or 'no reason given'}")
+    return Said(FALSE, "Deploying", f"Serve says {app.status}; {app.running} of {app.wanted} replicas run.")
+
+
+def _other_settings(model: _Model) -> Said | None:
+    if not _is_of_before(model):
+        return None
+    return Said(FALSE, "Updating", "The engine still runs with the settings of before.")
+
+
+def _unverified(model: _Model) -> Said | None:
+    """Serve's API is out of reach: what was ready stays so while KubeRay sees it run; more is not claimed."""
+    if model.seen.live.apps is not None or model.was_ready or model.routed is not None:
+        return None
+    return Said(
+        UNKNOWN, "Unreachable", "KubeRay sees it run, but Serve's API cannot be reached to confirm it."
+    )
+
+
+def _no_replica(model: _Model) -> Said | None:
+    if model.ready_replicas > 0:
+        return None
+    return Said(FALSE, "NoReplica", "It runs, but no replica has passed the gateway's health checks yet.")
+
+
+def _is_of_before(model: _Model) -> bool:
+    """What Serve says is about other settings than the wanted ones."""
+    return model.served_revision is not None and model.served_revision != model.wanted_revision
+
+
+_CHECKS: Final[tuple[Check[_Model], ...]] = (
+    _draining,
+    _not_in_force,
+    _no_rayservice,
+    _failed,
+    _change_on_its_way,
+    _service_not_ready,
+    _not_deployed,
+    _not_running,
+    _other_settings,
+    _unverified,
+    _no_replica,
+)

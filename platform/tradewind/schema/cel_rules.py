@@ -1,0 +1,259 @@
+"""The cross-field rules of the API in CEL, one entry for every model that has `faults()`.
+
+The Python rules tell a person what is wrong where; these say the same to the API server, which refuses
+at `kubectl apply`. Property tests compare the two on generated resources, both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from tradewind.api import cluster, deployment, nodes, route, secrets, sources, tenant
+from tradewind.api.headers import RESERVED_PREFIX
+from tradewind.api.model import ApiModel
+from tradewind.schema.cel import Constraint, Rule, Unique, Unsaid, bytes_of, matches, text, texts
+
+_CLIMBS: Final = r"(^|[/\\])\.\.([/\\]|$)"
+_COMMIT: Final = "^[0-9a-f]{40}$"
+_RESERVED: Final = rf"({RESERVED_PREFIX}|authorization$|x-api-key$)"
+_OWN_HEADER: Final = "allowed: a header that is not the platform's own"
+
+
+def _uri(*schemes: str) -> tuple[Rule, ...]:
+    """Rules of a model with `uri` and `revision`; `schemes` are those it takes."""
+    forms = {scheme: form for scheme, form in sources.FORMS.items() if scheme in schemes}
+    any_form = "|".join(f"{scheme}://({pattern})" for scheme, (pattern, _) in forms.items())
+    told = ", ".join(meaning for _, meaning in forms.values())
+    return (
+        Rule(
+            f"{matches('self.uri', f'^({any_form})$')} && !{matches('self.uri', _CLIMBS)}"
+            f" && !{matches('self.uri', '[@?#]')}",
+            f"uri: allowed: {told}, without '..', user, password, query and fragment",
+        ),
+        Rule(
+            '!has(self.revision) || (self.uri.startsWith("hf://") && !self.revision.contains(".."))',
+            "revision: allowed with hf:// only: a branch, tag or commit without '..'",
+        ),
+    )
+
+
+def _url(field: str) -> Rule:
+    return Rule(
+        f"!has(self.{field}) || {matches(f'self.{field}', '^https?://[^@?#]*$')}",
+        f"{field}: allowed: an http:// or https:// URL without user, password, query and fragment",
+    )
+
+
+def _places(secret: str) -> tuple[Rule, ...]:
+    """Rules of a reference to a secret: env or file on one machine, `secret` in a cluster."""
+    return (
+        Rule("!(has(self.env) && has(self.file))", "found env and file; allowed: at most one of them"),
+        Rule(
+            f"has(self.env) || has(self.file) || has(self.{secret})",
+            f"allowed: one of env and file (on one machine), and {secret} (in a cluster)",
+        ),
+        Rule(
+            f"!has(self.file) || !{matches('self.file', _CLIMBS)}",
+            "file: found '..' in the path; allowed: an absolute path, or one below TRADEWIND_HOME",
+        ),
+    )
+
+
+_CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
+    cluster.GatewaySpec: (
+        Rule(
+            "self.endpoint.port < self.metricsPort || self.endpoint.port >= "
+            "self.metricsPort + (has(self.replicas) ? self.replicas : 1)",
+            "metricsPort: reaches the endpoint's port with these replicas; allowed: a range without it",
+        ),
+    ),
+    cluster.TelemetrySpec: (_url("otlpEndpoint"),),
+    cluster.GcsFaultTolerance: (
+        Rule("!has(self.username) || has(self.password)", "password: missing; a username needs one"),
+    ),
+    cluster.NetworkPolicySpec: (Unsaid("CEL knows CIDR blocks from Kubernetes 1.31 on only"),),
+    cluster.ServingClusterSpec: (Unique("pools", by="name", ordered=True),),
+    nodes.Toleration: (
+        Rule(
+            'self.operator == "Exists" || has(self.key)',
+            "key: missing; allowed without a key: operator Exists",
+        ),
+        Rule(
+            'self.operator == "Equal" || !has(self.value)',
+            "value: allowed with operator Equal only",
+        ),
+        Rule(
+            '!has(self.tolerationSeconds) || (has(self.effect) && self.effect == "NoExecute")',
+            "tolerationSeconds: allowed with effect NoExecute only",
+        ),
+    ),
+    nodes.CacheSpec: (
+        Rule(
+            "!(has(self.claim) && has(self.storageClassName))",
+            "found claim and storageClassName; allowed: at most one of them",
+        ),
+    ),
+    nodes.Pool: (
+        Rule("size(self.name) <= 40", "name: allowed: at most 40 characters for a pool"),
+        Rule("self.minNodes <= self.maxNodes", "minNodes: allowed: at most maxNodes"),
+        Rule("!has(self.accelerator) || self.gpus > 0", "accelerator: allowed with GPUs only"),
+        Rule(
+            f"{bytes_of('self.sharedMemory')} < {bytes_of('self.memory')}",
+            "sharedMemory: allowed: less than memory",
+        ),
+    ),
+    nodes.PeerSelector: (
+        Rule(
+            "has(self.namespaceSelector) || has(self.podSelector)",
+            "allowed: at least one of namespaceSelector, podSelector",
+        ),
+    ),
+}
+
+_DEPLOYMENT: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
+    deployment.EnvVariable: (
+        Rule(
+            f"!{matches('self.name', '^(' + '|'.join(deployment.FORBIDDEN_ENV) + ')')}"
+            f" && !(self.name in {texts(deployment.UNSAFE_ENV)})",
+            "name: the platform sets this variable or does not allow it",
+        ),
+        Rule(
+            f"!{matches('self.name', '(?i)(^|_)(' + '|'.join(deployment.SECRET_ENV) + ')$')}",
+            "name: looks like a secret; a resource holds none: use spec.source.tokenSecret",
+        ),
+    ),
+    deployment.EngineSpec: (Unique("env", by="name"),),
+    deployment.Resources: (
+        Rule(
+            "self.gpus > 0 || "
+            "((!has(self.tensorParallel) || self.tensorParallel == 1) && self.pipelineParallel == 1)",
+            "allowed: tensorParallel and pipelineParallel both 1 without GPUs",
+        ),
+        Rule(
+            "self.gpus == 0 || (has(self.tensorParallel) ? self.gpus == self.tensorParallel * "
+            "self.pipelineParallel : self.gpus % self.pipelineParallel == 0)",
+            "gpus: allowed: tensorParallel x pipelineParallel",
+        ),
+    ),
+    deployment.Autoscaling: (
+        Rule("self.minReplicas <= self.maxReplicas", "minReplicas: allowed: at most maxReplicas"),
+    ),
+    deployment.ModelDeploymentSpec: (
+        Rule(
+            "!(has(self.replicas) && has(self.autoscaling))",
+            "found replicas and autoscaling; allowed: at most one of them",
+        ),
+        Rule(
+            "!has(self.autoscaling) || "
+            "self.autoscaling.target.ongoingRequests <= double(self.limits.maxOngoingRequests)",
+            "autoscaling.target.ongoingRequests: allowed: at most limits.maxOngoingRequests",
+        ),
+        Unique("adapters", by="name"),
+    ),
+    cluster.ServingCluster: (
+        Rule(
+            f"size(self.metadata.name) <= {cluster.MAX_CLUSTER_NAME}",
+            f"metadata.name: allowed: at most {cluster.MAX_CLUSTER_NAME} characters for a ServingCluster",
+        ),
+    ),
+    deployment.ModelDeployment: (
+        Rule(
+            'self.metadata.name != "gateway"',
+            "metadata.name: 'gateway' is the platform's own; allowed: another name",
+        ),
+    ),
+    sources.ModelSource: (
+        *_uri(*sources.FORMS),
+        _url("endpoint"),
+        Rule(
+            '!has(self.endpoint) || self.uri.startsWith("hf://") || self.uri.startsWith("s3://")',
+            "endpoint: allowed with hf:// and s3:// only",
+        ),
+        Rule(
+            '!has(self.tokenSecret) || self.uri.startsWith("hf://")',
+            "tokenSecret: allowed with hf:// only",
+        ),
+        Rule(
+            '!self.trustRemoteCode || !self.uri.startsWith("hf://") || '
+            f"(has(self.revision) && {matches('self.revision', _COMMIT)})",
+            "trustRemoteCode: allowed with a revision that is a commit of 40 hex digits",
+        ),
+    ),
+    sources.AdapterSource: _uri(*(scheme for scheme in sources.FORMS if scheme != "package")),
+}
+
+_ROUTE: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
+    route.Assignment: (
+        Unique("by", ordered=True),
+        Rule(
+            '!("request" in self.by) || self.by[size(self.by) - 1] == "request"',
+            "by: found 'request' before others; allowed: last, because every request has it",
+        ),
+        Rule(
+            f"self.by.all(unit, unit in {texts(route.UNITS)} || "
+            f"{matches('unit', f'^{route.UNIT_PATTERN.pattern}$')})",
+            f"by: allowed: header:<name>, {', '.join(route.UNITS)}",
+        ),
+        Rule(f"self.by.all(unit, !{matches('unit', f'(?i)^header:{_RESERVED}')})", f"by: {_OWN_HEADER}"),
+    ),
+    route.Match: (
+        Rule(
+            "(has(self.headers) && size(self.headers) > 0) || (has(self.tenants) && size(self.tenants) > 0)",
+            "found an empty match; allowed: at least one of headers, tenants",
+        ),
+        Rule(
+            "!has(self.headers) || "
+            "self.headers.all(a, self.headers.exists_one(b, b.lowerAscii() == a.lowerAscii()))",
+            "headers: allowed: each header once, in any case of its letters",
+        ),
+        Rule(
+            f"!has(self.headers) || self.headers.all(name, !{matches('name', f'(?i)^{_RESERVED}')})",
+            f"headers: {_OWN_HEADER}",
+        ),
+        Unique("tenants"),
+    ),
+    route.Timeouts: (
+        Rule(
+            "!has(self.firstToken) || duration(self.firstToken) <= duration(self.total)",
+            "firstToken: allowed: at most total",
+        ),
+    ),
+    route.ModelRouteSpec: (
+        Unique("variants", by="name"),
+        Unique("fallback", by="deployment", ordered=True),
+        Rule(
+            "self.variants.exists(variant, variant.weight > 0)",
+            "variants: found weight 0 in every variant; allowed: at least one weight above 0",
+        ),
+        Rule(
+            "!has(self.rules) || "
+            "self.rules.all(rule, self.variants.exists(variant, variant.name == rule.variant))",
+            "rules: found a variant that is not one of spec.variants",
+        ),
+    ),
+}
+
+_TENANT: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
+    secrets.TokenRef: (
+        *_places("name"),
+        Rule("has(self.name) == has(self.key)", "a Secret needs both name and key"),
+    ),
+    secrets.ApiKeyRef: _places("secret"),
+    tenant.TenantSpec: (
+        Unique("models"),
+        Unique("keys"),
+        Rule(
+            f"!({text('*')} in self.models) || size(self.models) == 1",
+            "models: found '*' beside names; allowed: ['*'] alone, or names",
+        ),
+    ),
+}
+
+CONSTRAINTS: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
+    **_CLUSTER,
+    **_DEPLOYMENT,
+    **_ROUTE,
+    **_TENANT,
+}
+"""By the model whose `faults()` say the same in Python."""

@@ -1,0 +1,64 @@
+"""One API server for the session, a namespace for each test, and the official client.
+
+The programs are built before the first test, not in its fixture: a build takes minutes and a test has one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client as k8s
+
+from tests.cluster.apiserver import running
+from tests.cluster.cluster import Cluster
+from tests.cluster.given import given_kubeconfig
+from tools import cluster_binaries
+
+HERE = Path(__file__).parent
+UNOBTAINABLE = pytest.StashKey[str]()
+"""Why there are no programs: found out once, told by every test that needs them."""
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Have the programs ready when a test of this folder is going to run."""
+    ours = any(item.path.is_relative_to(HERE) for item in session.items)
+    if not ours or session.config.option.collectonly or given_kubeconfig():
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    shown = capture.global_and_fixture_disabled() if capture else contextlib.nullcontext()
+    with shown:
+        try:
+            cluster_binaries.obtain()
+        except cluster_binaries.BinariesError as error:
+            session.config.stash[UNOBTAINABLE] = str(error)
+
+
+@pytest.fixture(scope="session")
+def api(pytestconfig: pytest.Config) -> Iterator[Cluster]:
+    """The API server of this session, or of this worker of it."""
+    if reason := pytestconfig.stash.get(UNOBTAINABLE, None):
+        pytest.fail(reason, pytrace=False)
+    with running() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def kube(api: Cluster) -> Iterator[k8s.ApiClient]:
+    """The official client as one who may do anything."""
+    with api.client() as client:
+        yield client
+
+
+@pytest.fixture
+def namespace(kube: k8s.ApiClient) -> Iterator[str]:
+    """A namespace for this test alone. Its deletion is asked for at the end, and not waited for."""
+    core: Any = k8s.CoreV1Api(kube)
+    name = f"t-{secrets.token_hex(4)}"
+    core.create_namespace({"metadata": {"name": name}})
+    yield name
+    core.delete_namespace(name)

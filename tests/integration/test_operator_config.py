@@ -1,0 +1,170 @@
+"""What the operator writes is what Ray takes: a RayService's serveConfigV2 on a real Ray, with an engine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from openai import AuthenticationError, OpenAI
+
+from tests.fixtures import models
+from tests.integration.platform import ROOT, wait_for
+from tradewind.api.key_hash import key_hash
+from tradewind.compiler.compile import Compiled, compile_resources
+from tradewind.compiler.documents import read_documents
+from tradewind.compiler.world import CLUSTER
+from tradewind.home import HASH_KEY_FILE, TOKEN_FILE
+from tradewind.serve.control import ServeControl
+from tradewind_operator.desired.rayservice import ray_service
+from tradewind_operator.desired.world import ClusterWorld, Defaults, Images
+
+pytestmark = pytest.mark.engine
+
+KEY = "sk-operated-0123456789abcdef0123456789"
+HASH_KEY = "5f" * 32
+TOKEN = "e7" * 32
+READY_S = 240.0
+RESOURCES = """
+apiVersion: tradewind.dev/v1alpha1
+kind: ServingCluster
+metadata: {{name: default}}
+spec:
+  gateway: {{metricsPort: 19464}}
+  pools: [{{name: cpu, cpus: 4, memory: 8Gi, maxNodes: 1}}]
+---
+apiVersion: tradewind.dev/v1alpha1
+kind: ModelDeployment
+metadata: {{name: tiny}}
+spec:
+  source: {{uri: "file://{directory}"}}
+  engine: {{args: {{enforceEager: true, maxModelLen: 512, kvCacheMemoryBytes: 67108864}}}}
+---
+apiVersion: tradewind.dev/v1alpha1
+kind: ModelRoute
+metadata: {{name: chat}}
+spec: {{model: chat, variants: [{{name: only, deployment: tiny}}]}}
+---
+apiVersion: tradewind.dev/v1alpha1
+kind: Tenant
+metadata: {{name: team}}
+spec: {{keys: [{{secret: {{name: team-key, key: key}}}}]}}
+"""
+
+
+def compiled() -> Compiled:
+    text = RESOURCES.format(directory=models.llama())
+    hashes = {("team-key", "key"): key_hash(KEY, HASH_KEY.encode())}
+    return compile_resources(read_documents([("cluster", text)]), platform=CLUSTER, key_hashes=hashes)
+
+
+def serve_config() -> str:
+    """As it stands in the RayService."""
+    result = compiled()
+    text = RESOURCES.format(directory="/x")
+    [spec] = [
+        found.resource.spec
+        for found in read_documents([("cluster", text)])
+        if found.resource.kind == "ServingCluster"
+    ]
+    images = Images(head="h", gateway="g", engine_cpu="c", engine_cuda="u")
+    world = ClusterWorld("default", "ns", "uid", spec, result, Defaults(images))
+    return str(ray_service(world)["spec"]["serveConfigV2"])
+
+
+@dataclass
+class Operated:
+    """The platform and how it was given its secrets."""
+
+    process: subprocess.Popen[bytes]
+    home: Path
+    base: str = "http://127.0.0.1:8000"
+
+    def client(self, key: str) -> OpenAI:
+        return OpenAI(base_url=f"{self.base}/v1", api_key=key, max_retries=0, timeout=60)
+
+    def readiness(self) -> httpx.Response:
+        return httpx.get(f"{self.base}/readyz", headers={"authorization": f"Bearer {TOKEN}"}, timeout=5)
+
+
+@pytest.fixture(scope="module")
+def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
+    home = tmp_path_factory.mktemp("operated")
+    (home / "config.yaml").write_text(serve_config())
+    (home / "hash-key").write_text(HASH_KEY)
+    # `up` would make its own; in a pod it is a file of a Secret.
+    (home / "internal-token").write_text(TOKEN)
+    path = os.pathsep.join(str(ROOT / folder) for folder in ("platform", "operators", "."))
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
+        "PYTHONPATH": path,
+        HASH_KEY_FILE: str(home / "hash-key"),
+        TOKEN_FILE: str(home / "internal-token"),
+    }
+    command = [sys.executable, "-m", "tests.integration.operated", str(home), str(home / "config.yaml")]
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT
+        )
+    try:
+        platform = Operated(process, home)
+        _wait_until_ready(platform)
+        yield platform
+    finally:
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.communicate(timeout=90)
+        _, left = psutil.wait_procs(children, timeout=10)
+        for child in left:
+            child.kill()
+    assert left == []
+
+
+def _wait_until_ready(platform: Operated) -> None:
+    assert platform.process.stdout is not None
+    url = platform.process.stdout.readline().decode().strip()
+    assert url, (platform.home / "log").read_text()
+    control = ServeControl(url, (platform.home / "ray-token").read_text().strip())
+    try:
+        wait_for(lambda: _all_ready(control), "both applications", READY_S)
+    finally:
+        control.close()
+    wait_for(lambda: platform.readiness().status_code == 200, "the engine in rotation", 60)
+
+
+def _all_ready(control: ServeControl) -> bool:
+    found = control.applications()
+    assert not any(app.failed for app in found.values()), found
+    return len(found) == 2 and all(app.ready for app in found.values())
+
+
+def test_a_tenant_whose_key_came_as_a_hash_is_answered(operated: Operated) -> None:
+    answer = operated.client(KEY).chat.completions.create(
+        model="chat", messages=[{"role": "user", "content": "Hello"}], max_tokens=4
+    )
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 4
+
+
+def test_the_hash_itself_opens_nothing(operated: Operated) -> None:
+    for wrong in (key_hash(KEY, HASH_KEY.encode()), TOKEN, HASH_KEY):
+        with pytest.raises(AuthenticationError):
+            operated.client(wrong).models.list()
+
+
+def test_the_operator_learns_what_is_in_force(operated: Operated) -> None:
+    told = operated.readiness().json()
+    assert told["revision"] == compiled().gateway.revision
+    assert told["deployments"] == {"tiny": {"ready": 1, "context_length": 512}}
+    assert "deployments" not in httpx.get(f"{operated.base}/readyz").json()
+
+
+def test_neither_key_nor_token_is_in_what_the_operator_writes() -> None:
+    written = serve_config()
+    for secret in (KEY, HASH_KEY, TOKEN):
+        assert secret not in written

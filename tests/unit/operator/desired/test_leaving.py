@@ -1,0 +1,59 @@
+"""The shell of the preStop hooks: it is shell, it sees what it looks for, and it outlives every drain."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tradewind_operator.desired import leaving, names
+from tradewind_operator.desired.world import Manifest
+
+HOOKS = {"gateway": leaving.gateway_leaves(), "engine": leaving.engine_leaves()}
+
+
+def script(hook: Manifest) -> str:
+    program, flag, text = hook["preStop"]["exec"]["command"]
+    assert (program, flag) == ("/bin/sh", "-c")
+    return str(text)
+
+
+@pytest.mark.parametrize("role", HOOKS)
+def test_a_shell_can_read_it(role: str) -> None:
+    subprocess.run(["/bin/sh", "-n", "-c", script(HOOKS[role])], check=True)
+
+
+@pytest.mark.parametrize("role", HOOKS)
+def test_it_ends_at_once_when_ray_is_gone(role: str) -> None:
+    """No `ray` on the path: there is nobody to drain the node."""
+    text = script(HOOKS[role]).replace(f"sleep {leaving._ENDPOINTS_S}", "true")
+    found = subprocess.run(["/bin/sh", "-c", text], env={"PATH": "/usr/bin:/bin"}, capture_output=True)
+    assert found.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "calls"),
+    [
+        ("0: 0A00000A:1F40 0B00000A:C001 01", True),
+        ("0: 0A00000A:1F40 0100007F:C001 01", False),
+        ("0: 00000000:1F40 00000000:0000 0A", False),
+        ("0: 0A00000A:1F40 0B00000A:C001 06", False),
+        ("0: 0A00000A:1F41 0B00000A:C001 01", False),
+    ],
+    ids=["a caller", "the loopback", "the listener", "a closed one", "another port"],
+)
+def test_it_waits_for_callers_on_the_endpoint_only(line: str, calls: bool) -> None:
+    _, _, program = leaving._CALLERS.partition("| ")
+    found = subprocess.run(["/bin/sh", "-c", program], input=f"  sl  local_address\n   {line}\n", text=True)
+    assert (found.returncode == 0) is calls
+    assert names.ENDPOINT_PORT == 0x1F40
+
+
+def test_it_sees_no_replica_in_itself() -> None:
+    assert subprocess.run(["/bin/sh", "-c", f"{leaving._REPLICAS}; true"]).returncode == 0
+    assert subprocess.run(["/bin/sh", "-c", leaving._REPLICAS]).returncode == 1
+
+
+def test_the_grace_outlives_the_hook() -> None:
+    limits = leaving._ENDPOINTS_S + leaving.MAX_STREAM_S + leaving._MAX_DRAIN_S
+    assert limits + 60 < leaving.WORKER_GRACE_S

@@ -1,0 +1,153 @@
+"""Policies, budgets, scheduling, claims and the endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.api.builders import Data, model
+from tests.unit.operator.desired.pod_standard import violations
+from tests.unit.operator.desired.worlds import CPU_POOL, GPU_POOL, busy, pod_of, world
+from tradewind_operator.desired.objects import desired_objects
+from tradewind_operator.desired.world import ClusterWorld, Manifest
+
+
+def objects(found: ClusterWorld, kind: str) -> dict[str, Manifest]:
+    return {one["metadata"]["name"]: one for one in desired_objects(found) if one["kind"] == kind}
+
+
+def ports(rules: list[Manifest]) -> set[int]:
+    return {port["port"] for rule in rules for port in rule.get("ports", ())}
+
+
+def test_everything_is_labelled_and_owned_and_nothing_holds_a_secret() -> None:
+    for one in desired_objects(busy()):
+        assert one["metadata"]["labels"]["tradewind.dev/cluster"] == "default"
+        assert one["metadata"]["ownerReferences"][0]["controller"] is True
+        assert one["kind"] not in ("Secret", "ConfigMap")
+
+
+def test_all_pods_are_closed_both_ways_before_anything_is_allowed() -> None:
+    policy = objects(world(), "NetworkPolicy")["default-pods"]["spec"]
+    assert policy["podSelector"] == {"matchLabels": {"tradewind.dev/cluster": "default"}}
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert 8265 not in ports(policy["ingress"])
+    assert 8000 not in ports(policy["ingress"])
+
+
+def test_the_dashboard_is_for_the_two_operators() -> None:
+    (rule,) = objects(world(), "NetworkPolicy")["default-head"]["spec"]["ingress"]
+    callers = [peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for peer in rule["from"]]
+    assert callers == ["tradewind-operator", "kuberay-operator"]
+    assert ports([rule]) == {8265}
+
+
+def test_everyone_may_call_the_endpoint_unless_it_is_said_who() -> None:
+    open_to, _ = objects(world(), "NetworkPolicy")["default-gateway"]["spec"]["ingress"]
+    assert "from" not in open_to
+    some = world(
+        networkPolicy={"allowFrom": [{"namespaceSelector": {"team": "a"}, "podSelector": {"b": "c"}}]}
+    )
+    limited, _ = objects(some, "NetworkPolicy")["default-gateway"]["spec"]["ingress"]
+    apps, operator = limited["from"]
+    assert apps == {
+        "namespaceSelector": {"matchLabels": {"team": "a"}},
+        "podSelector": {"matchLabels": {"b": "c"}},
+    }
+    assert operator["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "tradewind-operator"}
+
+
+def test_only_engines_reach_the_world_and_a_mirror_on_its_port() -> None:
+    found = world(model(source={"uri": "hf://org/m", "endpoint": "https://hub.internal:8443"}))
+    policies = objects(found, "NetworkPolicy")
+    assert ports(policies["default-engines"]["spec"]["egress"]) == {443, 8443}
+    assert policies["default-gateway"]["spec"]["egress"] == []
+
+
+def test_the_collector_may_be_reached() -> None:
+    found = world(telemetry={"otlpEndpoint": "https://collector.example"})
+    assert 443 in ports(objects(found, "NetworkPolicy")["default-pods"]["spec"]["egress"])
+
+
+def test_network_policies_can_be_switched_off() -> None:
+    assert objects(world(networkPolicy={"enabled": False}), "NetworkPolicy") == {}
+
+
+def test_an_eviction_takes_one_gateway_at_a_time_of_the_cluster_that_serves() -> None:
+    found = replace(world(gateway={"replicas": 3}), active_ray_cluster="default-xyz")
+    budget = objects(found, "PodDisruptionBudget")["default-gateway"]["spec"]
+    assert budget["minAvailable"] == 2
+    assert "maxUnavailable" not in budget  # Kubernetes cannot count pods of a RayCluster by it
+    assert budget["selector"]["matchLabels"]["ray.io/cluster"] == "default-xyz"
+
+
+def test_a_head_is_not_evicted_unless_its_state_is_elsewhere() -> None:
+    assert "default-head" in objects(world(), "PodDisruptionBudget")
+    safe = world(gcsFaultTolerance={"redisAddress": "redis:6379"})
+    assert "default-head" not in objects(safe, "PodDisruptionBudget")
+
+
+def test_the_endpoint_moves_with_the_cluster_that_serves() -> None:
+    first = objects(world(), "Service")["default"]["spec"]["selector"]
+    later = objects(replace(world(), active_ray_cluster="c"), "Service")["default"]["spec"]["selector"]
+    assert later == {**first, "ray.io/cluster": "c"}
+    assert first["ray.io/group"] == "gateway"
+
+
+def test_gateways_are_on_different_nodes_where_there_are_two() -> None:
+    by_host, by_zone = pod_of(world(), "gateway")["topologySpreadConstraints"]
+    assert (by_host["whenUnsatisfiable"], by_host["maxSkew"]) == ("DoNotSchedule", 1)
+    assert by_host["nodeTaintsPolicy"] == "Honor"  # else GPU nodes would count as empty ones
+    assert by_zone["whenUnsatisfiable"] == "ScheduleAnyway"
+
+
+@pytest.mark.parametrize(
+    ("pool", "tainted"),
+    [
+        ({}, {"nvidia.com/gpu"}),
+        ({"gpuResource": "amd.com/gpu"}, {"amd.com/gpu"}),
+        (
+            {"spot": True},
+            {"nvidia.com/gpu", "cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority"},
+        ),
+    ],
+    ids=["nvidia", "amd", "spot"],
+)
+def test_gpu_and_spot_pools_bear_the_providers_taints(pool: Data, tainted: set[str]) -> None:
+    pod = pod_of(world(pools=[{**GPU_POOL, **pool}]), "pool-l4")
+    assert {toleration["key"] for toleration in pod["tolerations"]} == tainted
+    assert ("affinity" in pod) is bool(pool.get("spot"))
+    gpus = pod["containers"][0]["resources"]["limits"]
+    assert gpus == {"memory": "32Gi", pool.get("gpuResource", "nvidia.com/gpu"): "1"}
+
+
+def test_a_claim_of_another_class_is_another_claim() -> None:
+    names = []
+    for storage in ("slow", "fast"):
+        pool = {**CPU_POOL, "cache": {"size": "10Gi", "storageClassName": storage}}
+        (name,) = objects(world(pools=[pool]), "PersistentVolumeClaim")
+        volumes = pod_of(world(pools=[pool]), "pool-cpu")["volumes"]
+        assert {"name": "cache", "persistentVolumeClaim": {"claimName": name}} in volumes
+        names.append(name)
+    assert names[0] != names[1]
+
+
+def test_a_given_claim_is_not_made() -> None:
+    pool = {**CPU_POOL, "cache": {"claim": "weights"}}
+    assert objects(world(pools=[pool]), "PersistentVolumeClaim") == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"hostNetwork": True}, "host namespaces"),
+        ({"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}, "volume types"),
+        ({"securityContext": {}}, None),
+        ({"containers": [{"name": "x", "securityContext": {"privileged": True}}]}, "x: privileged"),
+        ({"containers": [{"name": "x"}]}, "x: capabilities dropped"),
+    ],
+)
+def test_the_standards_table_finds_what_is_wrong(change: Data, rule: str | None) -> None:
+    pod = {**pod_of(world(), "gateway"), **change}
+    assert (rule in violations(pod)) if rule else violations(pod) == []

@@ -1,0 +1,112 @@
+"""A platform at some moment: RayService, Serve and gateway as they would say it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.unit.api.builders import Data
+from tests.unit.operator.policy.objects import decided, platform
+from tradewind.api.app_status import AppStatus
+from tradewind.api.status import STATUSES
+from tradewind_operator.policy.decision import Decision
+from tradewind_operator.status.cluster import cluster_status
+from tradewind_operator.status.deployment import deployment_status
+from tradewind_operator.status.live import DeploymentLive, GatewayLive, Live, Upgrade
+from tradewind_operator.status.observation import Observation
+from tradewind_operator.status.route import answering, route_status
+from tradewind_operator.status.tenant import tenant_status
+
+NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+LATER = NOW + timedelta(minutes=5)
+
+
+def rayservice(generation: int = 3, observed: int = 3, ready: str = "True", **status: Any) -> Data:
+    conditions = [{"type": "Ready", "status": ready, "reason": "NonZeroServeEndpoints", "message": "why"}]
+    return {
+        "metadata": {"name": "default", "generation": generation},
+        "status": {
+            "conditions": conditions,
+            "observedGeneration": observed,
+            "serviceStatus": "Running",
+            "activeServiceStatus": {"rayClusterName": "default-abc", "applicationStatuses": {}},
+            **status,
+        },
+    }
+
+
+def app(name: str, status: str = "RUNNING", message: str = "", running: int = 1, **more: Any) -> AppStatus:
+    return AppStatus(name, status, message, wanted=1, running=running, failed=more.get("failed", False))
+
+
+def live(
+    decision: Decision, *other: AppStatus, revision: str = "", old: Mapping[str, str] | None = None
+) -> Live:
+    """Everything runs as it was decided, but for the given applications and revisions."""
+    assert decision.compiled is not None
+    names = decision.compiled.engines
+    apps = {name: app(name) for name in names} | {"gateway": app("gateway", running=2)}
+    apps |= {each.name: each for each in other}
+    replicas = {name: DeploymentLive(apps[name].running, 4_096) for name in names if name in apps}
+    gateway = GatewayLive(revision or decision.compiled.gateway.revision, replicas)
+    revisions = seen(decision).revisions
+    return Live(apps, gateway, {**revisions, **(old or {})})
+
+
+def seen(
+    decision: Decision,
+    what: Live | None = None,
+    service: Data | None = None,
+    now: datetime = NOW,
+    upgrade: Upgrade | None = None,
+) -> Observation:
+    return Observation(decision, service, what or Live(), upgrade or Upgrade(), now)
+
+
+def healthy(*data: Data, now: datetime = NOW) -> Observation:
+    decision = decided(*(data or platform()))
+    return seen(decision, live(decision), rayservice(), now)
+
+
+def statuses(observation: Observation) -> dict[tuple[str, str], dict[str, Any]]:
+    """The new status of every resource; each is one that the API takes."""
+    entries = observation.decision.entries
+    models = {
+        entry.name: deployment_status(entry, observation)
+        for entry in entries.values()
+        if entry.kind == "ModelDeployment"
+    }
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for key, entry in entries.items():
+        if entry.kind == "ModelDeployment":
+            found[key] = models[entry.name]
+        elif entry.kind == "ModelRoute":
+            found[key] = route_status(entry, observation, answering(models))
+        elif entry.kind == "Tenant":
+            found[key] = tenant_status(entry, observation)
+        else:
+            found[key] = cluster_status(entry, observation)
+        STATUSES[entry.kind].model_validate_json(json.dumps(found[key]))
+    return found
+
+
+def written(data: list[Data], observation: Observation) -> list[Data]:
+    """The same resources after their statuses were written."""
+    new = statuses(observation)
+    result = copy.deepcopy(data)
+    for each in result:
+        if (status := new.get((each["kind"], each["metadata"]["name"]))) is not None:
+            each["status"] = copy.deepcopy(status)
+    return result
+
+
+def condition(status: Mapping[str, Any], kind: str = "Ready") -> tuple[str, str]:
+    found = next(each for each in status["conditions"] if each["type"] == kind)
+    return found["status"], found["reason"]
+
+
+def text(status: Mapping[str, Any], kind: str = "Ready") -> str:
+    return str(next(each["message"] for each in status["conditions"] if each["type"] == kind))

@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.operator.policy.objects import cluster, decided, deleting, edited, model, platform
+from tests.unit.operator.status.scenes import (
+    LATER,
+    app,
+    condition,
+    healthy,
+    live,
+    rayservice,
+    seen,
+    statuses,
+    text,
+    written,
+)
+from tradewind.api.app_status import START_MARK, deployed_revisions, settings_revision
+from tradewind_operator.policy.finalizers import FinalizerChange, finalizer_changes
+from tradewind_operator.status.conditions import changed
+from tradewind_operator.status.draining import ended
+from tradewind_operator.status.live import Live, Upgrade, UpgradeState
+from tradewind_operator.status.observation import Observation
+from tradewind_operator.status.route import percentages
+from tradewind_operator.status.transitions import EventNote, transitions
+
+LLAMA = ("ModelDeployment", "llama")
+CHAT = ("ModelRoute", "chat")
+CLUSTER = ("ServingCluster", "default")
+TENANT = ("Tenant", "acme")
+OOM = app("llama", "DEPLOY_FAILED", "the engine is out of memory", running=0, failed=True)
+
+
+def ready(observation: Observation, key: tuple[str, str] = LLAMA) -> tuple[str, str]:
+    return condition(statuses(observation)[key])
+
+
+def test_a_healthy_platform_says_all_there_is_to_say() -> None:
+    new = statuses(healthy())
+    for key, status in new.items():
+        assert condition(status, "Accepted") == ("True", "Accepted"), key
+        if key != TENANT:
+            assert condition(status) == ("True", "Ready"), key
+    llama = {name: value for name, value in new[LLAMA].items() if name not in ("conditions", "accepted")}
+    revision = llama.pop("revision")
+    assert len(revision) == 16
+    assert llama == {
+        "observedGeneration": 1, "state": "Running", "replicas": 1, "readyReplicas": 1, "wantedReplicas": 1,
+        "selector": "tradewind.dev/model=llama", "pool": "cpu", "family": "llama", "contextLength": 4_096,
+        "endpoint": "http://default.team.svc:8000/v1",
+    }  # fmt: skip
+    assert new[CHAT]["split"] == "v-llama 50.0%, v-mistral 50.0%"
+    assert new[CHAT]["variants"][0] == {
+        "name": "v-llama", "deployment": "llama", "weight": 50, "percent": "50.0", "ready": True
+    }  # fmt: skip
+    assert (new[TENANT]["keys"], new[TENANT]["models"]) == (1, 4)
+    assert condition(new[CLUSTER], "ClusterUpgrade") == ("False", "NoUpgrade")
+    counts = ("gatewayReplicas", "gatewayReady", "models", "routes", "tenants", "rayCluster")
+    assert [new[CLUSTER][name] for name in counts] == [2, 2, 2, 2, 1, "default-abc"]
+
+
+def test_a_status_that_was_written_is_not_written_again() -> None:
+    parts = written(platform(), healthy())
+    again = healthy(*parts, now=LATER)
+    for key, status in statuses(again).items():
+        assert not changed(again.decision.entries[key].document["status"], status), key
+
+
+def test_the_time_of_a_condition_stays_until_its_status_changes() -> None:
+    parts = written(platform(), healthy())
+    decision = decided(*parts)
+    failing = statuses(seen(decision, live(decision, OOM), rayservice(), LATER))[LLAMA]
+    times = {each["type"]: each["lastTransitionTime"] for each in failing["conditions"]}
+    assert times == {"Accepted": "2026-11-22T10:00:00Z", "Ready": "2026-11-22T10:05:00Z"}
+
+
+def test_the_accepted_spec_is_kept_while_a_newer_one_is_refused() -> None:
+    parts = written(platform(), healthy())
+    spec = parts[1]["spec"]
+    parts[1] = edited(parts[1], "spec.replicas", 0)
+    status = statuses(healthy(*parts))[LLAMA]
+    assert status["accepted"] == {"generation": 1, "spec": spec}
+    assert status["observedGeneration"] == 2
+    assert condition(status, "Accepted") == ("False", "Invalid")
+    assert condition(status) == ("True", "Ready")
+    parts[1] = edited(parts[1], "spec.replicas", 2)
+    assert statuses(healthy(*parts))[LLAMA]["accepted"]["generation"] == 3
+
+
+@pytest.mark.parametrize(
+    ("application", "expected", "state"),
+    [
+        (OOM, "Failed", "Failed"),
+        (app("llama", "DEPLOYING", running=0), "Deploying", "Deploying"),
+        (app("llama", "NOT_STARTED", running=0), "NotDeployed", "Pending"),
+        (app("llama", "UNHEALTHY", "the engine has died"), "Unhealthy", "Deploying"),
+        (app("llama", running=0), "NoReplica", "Deploying"),
+    ],
+)
+def test_what_serve_says_of_a_model(application: Any, expected: str, state: str) -> None:
+    decision = decided(*platform())
+    status = statuses(seen(decision, live(decision, application), rayservice()))[LLAMA]
+    assert condition(status) == ("False", expected)
+    assert status["state"] == state
+    assert status.get("lastError") == (application.message or None)
+
+
+def test_a_model_without_its_settings_is_not_ready_yet() -> None:
+    decision = decided(*platform())
+    what = live(decision, old={"llama": "0" * 16})
+    status = statuses(seen(decision, what, rayservice()))[LLAMA]
+    assert condition(status) == ("False", "Updating")
+    assert status["revision"] == "0" * 16
+
+
+@pytest.mark.parametrize(
+    ("service", "expected"),
+    [
+        (None, ("WaitingForCluster", "Starting")),
+        (rayservice(ready="False"), ("ClusterNotReady", "NonZeroServeEndpoints")),
+    ],
+)
+def test_without_a_ready_rayservice_nothing_is_ready(service: Any, expected: tuple[str, str]) -> None:
+    decision = decided(*platform())
+    observation = seen(decision, live(decision), service)
+    assert (ready(observation)[1], ready(observation, CLUSTER)[1]) == expected
+
+
+def test_a_change_on_its_way_makes_no_model_unready_that_serve_already_runs_as_wanted() -> None:
+    parts = written(platform(), healthy())
+    decision = decided(*parts)
+    behind = seen(decision, live(decision), rayservice(observed=2), LATER)
+    for key, status in statuses(behind).items():
+        assert not changed(decision.entries[key].document["status"], status), key
+    first = seen(decided(*platform()), Live(apps={"llama": app("llama")}), rayservice(observed=2))
+    assert ready(first) == ("False", "Updating")
+    assert ready(first, CLUSTER) == ("False", "Starting")
+
+
+def test_a_new_weight_is_shown_when_the_gateway_goes_by_it() -> None:
+    parts = written(platform(), healthy())
+    old = parts[3]["status"]
+    parts[3] = edited(parts[3], "spec.variants.0.weight", 150)
+    decision = decided(*parts)
+    before = statuses(seen(decision, live(decision, revision="old"), rayservice()))
+    assert condition(before[CHAT]) == ("False", "Configuring")
+    assert before[CHAT]["variants"] == old["variants"]
+    assert condition(before["ModelRoute", "direct"]) == ("True", "Ready")
+    after = statuses(seen(decision, live(decision), rayservice()))[CHAT]
+    assert after["split"] == "v-llama 75.0%, v-mistral 25.0%"
+    assert after["revision"] != old["revision"]
+
+
+def test_a_route_names_the_deployment_that_cannot_answer() -> None:
+    decision = decided(*platform())
+    status = statuses(seen(decision, live(decision, OOM), rayservice()))[CHAT]
+    assert condition(status) == ("False", "VariantNotReady")
+    assert "No replica of llama can answer" in text(status)
+    assert [variant["ready"] for variant in status["variants"]] == [False, True]
+
+
+def test_while_nothing_can_be_reached_what_was_ready_stays_so() -> None:
+    running = {name: {"status": "RUNNING"} for name in ("llama", "mistral", "gateway")}
+    service = rayservice(
+        activeServiceStatus={"rayClusterName": "default-abc", "applicationStatuses": running}
+    )
+    parts = written(platform(), healthy())
+    blind = seen(decided(*parts), Live(), service, LATER)
+    for key, status in statuses(blind).items():
+        assert not changed(blind.decision.entries[key].document["status"], status), key
+    new = seen(decided(*platform()), Live(), service)
+    assert ready(new) == ("Unknown", "Unreachable")
+    assert ready(new, CHAT) == ("Unknown", "Unreachable")
+
+
+def test_the_engines_own_error_comes_through_kuberay_too() -> None:
+    said = {"status": "DEPLOYING", "message": f"Traceback\nRuntimeError: {START_MARK} gated repository\n"}
+    active = {"rayClusterName": "default-abc", "applicationStatuses": {"llama": said}}
+    status = statuses(seen(decided(*platform()), Live(), rayservice(activeServiceStatus=active)))[LLAMA]
+    assert condition(status) == ("False", "Failed")
+    assert status["lastError"] == "gated repository"
+
+
+def test_the_last_error_stays_until_the_model_serves_or_is_written_anew() -> None:
+    decision = decided(*platform())
+    parts = written(platform(), seen(decision, live(decision, OOM), rayservice()))
+    retried = app("llama", "DEPLOYING", running=0)
+    again = decided(*parts)
+    assert statuses(seen(again, live(again, retried), rayservice()))[LLAMA]["lastError"] == OOM.message
+    assert "lastError" not in statuses(seen(again, live(again), rayservice()))[LLAMA]
+    parts[1] = edited(parts[1], "spec.engine", {"args": {"maxModelLen": 1024}})
+    anew = decided(*parts)
+    assert "lastError" not in statuses(seen(anew, live(anew, retried), rayservice()))[LLAMA]
+
+
+def test_a_refused_deletion_says_how_it_is_done() -> None:
+    status = statuses(healthy(*[deleting(platform()[0]), *platform()[1:]]))[CLUSTER]
+    assert condition(status) == ("False", "DeletionRefused")
+    assert (
+        "kubectl annotate servingcluster default --namespace team tradewind.dev/delete-models=true"
+        in text(status)
+    )
+
+
+def test_without_a_tenant_the_cluster_says_that_nobody_can_call() -> None:
+    status = statuses(healthy(*platform()[:5]))[CLUSTER]
+    assert condition(status) == ("True", "NoTenant")
+
+
+@pytest.mark.parametrize("state", [UpgradeState.HELD, UpgradeState.NEEDED, UpgradeState.IN_PROGRESS])
+def test_an_upgrade_says_why_and_what_it_takes(state: UpgradeState) -> None:
+    decision = decided(*platform())
+    upgrade = Upgrade(state, ("spec.rayVersion", "spec.head"), 8)
+    status = statuses(seen(decision, live(decision), rayservice(), upgrade=upgrade))[CLUSTER]
+    assert condition(status, "ClusterUpgrade") == ("True", state.value)
+    assert "8 more GPUs" in text(status, "ClusterUpgrade")
+    assert "spec.rayVersion; spec.head" in text(status, "ClusterUpgrade")
+
+
+def test_a_draining_model_is_let_go_when_serve_and_kuberay_have_forgotten_it() -> None:
+    parts = written(platform(), healthy())
+    parts[2] = deleting(parts[2])
+    parts[2]["metadata"]["finalizers"] = ["tradewind.dev/drain"]
+    decision = decided(*parts)
+    listed = seen(decision, live(decision, app("mistral", "DELETING")), rayservice())
+    status = statuses(listed)["ModelDeployment", "mistral"]
+    assert (condition(status), status["state"]) == (("False", "Draining"), "Draining")
+    assert condition(status, "Accepted") == ("True", "Accepted")
+    assert ended(listed) == ()
+    assert ended(seen(decision, live(decision), rayservice(observed=2))) == ()
+    gone = seen(decision, live(decision), rayservice())
+    assert ended(gone) == ("mistral",)
+    assert ended(seen(decision)) == ("mistral",)
+    changes = finalizer_changes(decision, ended(gone))
+    assert FinalizerChange("ModelDeployment", "mistral", "tradewind.dev/drain", add=False) in changes
+    assert FinalizerChange("ModelDeployment", "llama", "tradewind.dev/drain", add=True) in changes
+    assert FinalizerChange("ServingCluster", "default", "tradewind.dev/protect", add=True) in changes
+    assert len(changes) == 3
+
+
+def test_a_cluster_is_let_go_only_when_nothing_holds_it() -> None:
+    held = deleting(cluster())
+    held["metadata"]["finalizers"] = ["tradewind.dev/protect"]
+    with_model = model()
+    with_model["metadata"]["finalizers"] = ["tradewind.dev/drain"]
+    assert finalizer_changes(decided(held, with_model), ()) == ()
+    assert finalizer_changes(decided(held), ()) == (
+        FinalizerChange("ServingCluster", "default", "tradewind.dev/protect", add=False),
+    )
+
+
+def test_events_tell_of_what_changed() -> None:
+    parts = written(platform(), healthy())
+    decision = decided(*parts)
+    failing = statuses(seen(decision, live(decision, OOM), rayservice()))[LLAMA]
+    assert transitions(LLAMA, parts[1]["status"], failing) == [
+        EventNote("ModelDeployment", "llama", "Warning", "Failed", "the engine is out of memory")
+    ]
+    assert transitions(LLAMA, failing, failing) == []
+    back = transitions(LLAMA, failing, parts[1]["status"])
+    assert [(note.type, note.reason) for note in back] == [("Normal", "Ready")]
+
+
+def test_a_new_resource_is_announced_once_and_not_while_it_starts() -> None:
+    starting = statuses(seen(decided(*platform())))
+    notes = [note for key, status in starting.items() for note in transitions(key, None, status)]
+    assert {(note.type, note.reason) for note in notes} == {("Normal", "Accepted")}
+    refused = statuses(healthy(*platform(), model("zz", replicas=0)))["ModelDeployment", "zz"]
+    (note,) = transitions(("ModelDeployment", "zz"), None, refused)
+    assert (note.type, note.reason) == ("Warning", "Invalid")
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ([1, 1, 1], ["33.4", "33.3", "33.3"]),
+        ([90, 10], ["90.0", "10.0"]),
+        ([5], ["100.0"]),
+        ([0, 7], ["0.0", "100.0"]),
+    ],
+)
+def test_shares_add_up(weights: list[int], expected: list[str]) -> None:
+    assert percentages(weights) == expected
+
+
+def test_settings_are_the_same_whoever_wrote_the_numbers() -> None:
+    document = {
+        "applications": {
+            "m": {"deployed_app_config": {"args": {"settings": {"a": 300, "b": [0.5]}}}},
+            "g": {},
+        }
+    }
+    assert deployed_revisions(document) == {"m": settings_revision({"b": (0.5,), "a": 300.0})}
