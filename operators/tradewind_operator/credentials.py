@@ -189,7 +189,6 @@ def owner_reference(cluster: str, uid: str) -> dict[str, Any]:
         "name": cluster,
         "uid": uid,
         "controller": True,
-        "blockOwnerDeletion": True,
     }
 
 

@@ -23,7 +23,7 @@ from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
-from tenacity.wait import wait_exponential_jitter
+from tenacity.wait import wait_exponential, wait_random
 
 from tradewind_operator import answers
 from tradewind_operator.errors import ApiError, SettingsError, Unreachable
@@ -34,6 +34,7 @@ PAGE: Final = 1000
 """Objects per page of a list: ours are small, and a page is a request."""
 
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_GROWING: Final = wait_exponential(multiplier=0.2, max=3.0) + wait_random(0.0, 0.2)
 _TRANSPORTS_END_S: Final = 0.05
 _JSON: Final = "application/json"
 _MERGE: Final = "application/merge-patch+json"
@@ -325,7 +326,7 @@ def _wait(state: RetryCallState) -> float:
     """Seconds before the next try: what the server asks for, at most 5, else growing with jitter."""
     error = state.outcome.exception() if state.outcome is not None else None
     asked = getattr(error, "retry_after_s", None)
-    grown = wait_exponential_jitter(initial=0.2, max=3.0, jitter=0.2)(state)
+    grown = _GROWING(state)
     return grown if asked is None else min(5.0, max(grown, float(asked)))
 
 

@@ -137,7 +137,7 @@ def test_the_chart_says_which_kubernetes_it_needs(
 ) -> None:
     if api.minor >= 25:
         pytest.skip("this server is new enough")
-    with pytest.raises(Exception, match=r"kubeVersion: >=1.25.0-0"):
+    with pytest.raises(Exception, match=r"kubeVersion: >=1.27.0-0"):
         helm.install(copy_with_kuberay(tmp_path / "own"), RELEASE, values(api), namespace=namespace)
 
 

@@ -258,7 +258,7 @@ def test_a_wrong_resource_harms_nobody_and_what_was_accepted_goes_on(objects: Ob
     objects.edit("ModelDeployment", "edited", {"spec": {"engine": {"args": {"maxModelLenn": 1}}}})
     objects.apply(model("never", engine={"args": {"nonsense": 1}}))
     message = says(objects, "ModelDeployment", "edited", "Invalid", "Accepted")
-    assert message.startswith("spec.engine.args.maxModelLenn: unknown engine argument")
+    assert message.startswith("spec.engine.args.maxModelLenn: unknown argument")
     assert message.endswith("What was accepted as generation 1 stays in force.")
     says(objects, "ModelDeployment", "never", "Invalid", "Accepted")
     assert objects.condition("ModelDeployment", "edited")[0] == "True"

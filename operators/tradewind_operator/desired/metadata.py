@@ -40,7 +40,6 @@ def metadata(world: ClusterWorld, name: str) -> Manifest:
                 "name": world.name,
                 "uid": world.uid,
                 "controller": True,
-                "blockOwnerDeletion": True,
             }
         ],
     }

@@ -18,6 +18,9 @@ from tradewind_operator.kinds import NETWORK_POLICY
 _HTTPS: Final = 443
 _API_SERVER: Final = (443, 6443)
 """Its Service's port and the port of the servers behind it: plugins differ in which one they look at."""
+OPERATOR_LABELS: Final = {names.NAME_LABEL: "tradewind", names.COMPONENT_LABEL: "operator"}
+"""As the chart labels this operator's pods; a test compares."""
+KUBERAY_LABELS: Final = {names.NAME_LABEL: "kuberay-operator"}
 _EVERY_POD: Final[Manifest] = {"namespaceSelector": {}}
 
 
@@ -44,7 +47,7 @@ def _all_pods(world: ClusterWorld) -> Manifest:
 
 def _head(world: ClusterWorld) -> Manifest:
     """The dashboard's port, which is also Serve's API, for the two operators; egress of the autoscaler."""
-    callers = [_operator("tradewind-operator"), _operator("kuberay-operator")]
+    callers = [_pods(OPERATOR_LABELS), _pods(KUBERAY_LABELS)]
     egress: list[Manifest] = [{"ports": [_port(port) for port in _API_SERVER]}]
     if world.spec.gcs_fault_tolerance is not None:
         redis = int(world.spec.gcs_fault_tolerance.redis_address.rpartition(":")[2])
@@ -58,7 +61,7 @@ def _gateways(world: ClusterWorld) -> Manifest:
     endpoint: Manifest = {"ports": [_port(names.ENDPOINT_PORT)]}
     if world.spec.network_policy.allow_from:
         peers = [_peer(peer) for peer in world.spec.network_policy.allow_from]
-        endpoint["from"] = [*peers, _operator("tradewind-operator")]
+        endpoint["from"] = [*peers, _pods(OPERATOR_LABELS)]
     metrics = {"from": [_EVERY_POD], "ports": [_port(world.spec.gateway.metrics_port)]}
     return _policy(world, names.GATEWAY_GROUP, names.GATEWAY_GROUP, [endpoint, metrics], [])
 
@@ -91,9 +94,9 @@ def _port(port: int, protocol: str = "TCP") -> Manifest:
     return {"protocol": protocol, "port": port}
 
 
-def _operator(name: str) -> Manifest:
-    """Pods of an operator, wherever it runs."""
-    return {"namespaceSelector": {}, "podSelector": {"matchLabels": {names.NAME_LABEL: name}}}
+def _pods(labels: dict[str, str]) -> Manifest:
+    """Pods with these labels, in whatever namespace."""
+    return {"namespaceSelector": {}, "podSelector": {"matchLabels": labels}}
 
 
 def _peer(peer: PeerSelector) -> Manifest:

@@ -29,6 +29,7 @@ from tests.golden.chart.rendering import (
     values_of,
 )
 from tradewind.schema.json_schemas import json_schema
+from tradewind_operator.desired.network import OPERATOR_LABELS
 
 KUBERNETES = "1.36.0"
 CUSTOM = ("monitoring.coreos.com/", "gateway.networking.k8s.io/", "apiextensions.k8s.io/")
@@ -259,6 +260,12 @@ def test_a_large_number_is_written_out() -> None:
     (config,) = [m for m in manifests(values_of("all")) if "cluster.json" in m.get("data", {})]
     assert json.loads(config["data"]["cluster.json"])["spec"]["limits"] == {"jsonItems": 10_000_000}
     assert "10000000" in config["data"]["cluster.json"]
+
+
+def test_the_operators_own_policies_let_its_pods_in() -> None:
+    [pod] = [one for one in manifests({}) if one["kind"] == "Deployment"]
+    labels = pod["spec"]["template"]["metadata"]["labels"]
+    assert OPERATOR_LABELS.items() <= labels.items()
 
 
 def test_the_operator_is_denied_what_it_does_not_need() -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.unit.api.builders import Data, model
 from tests.unit.operator.desired.pod_standard import violations
 from tests.unit.operator.desired.worlds import CPU_POOL, GPU_POOL, busy, pod_of, world
+from tradewind_operator.desired.network import OPERATOR_LABELS
 from tradewind_operator.desired.objects import desired_objects
 from tradewind_operator.desired.world import ClusterWorld, Manifest
 
@@ -38,8 +39,8 @@ def test_all_pods_are_closed_both_ways_before_anything_is_allowed() -> None:
 
 def test_the_dashboard_is_for_the_two_operators() -> None:
     (rule,) = objects(world(), "NetworkPolicy")["default-head"]["spec"]["ingress"]
-    callers = [peer["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for peer in rule["from"]]
-    assert callers == ["tradewind-operator", "kuberay-operator"]
+    callers = [peer["podSelector"]["matchLabels"] for peer in rule["from"]]
+    assert callers == [OPERATOR_LABELS, {"app.kubernetes.io/name": "kuberay-operator"}]
     assert ports([rule]) == {8265}
 
 
@@ -55,7 +56,7 @@ def test_everyone_may_call_the_endpoint_unless_it_is_said_who() -> None:
         "namespaceSelector": {"matchLabels": {"team": "a"}},
         "podSelector": {"matchLabels": {"b": "c"}},
     }
-    assert operator["podSelector"]["matchLabels"] == {"app.kubernetes.io/name": "tradewind-operator"}
+    assert operator["podSelector"]["matchLabels"] == OPERATOR_LABELS
 
 
 def test_only_engines_reach_the_world_and_a_mirror_on_its_port() -> None:
