@@ -166,8 +166,9 @@ class Reconciler:
         memory.live = await self._look(key, memory)
         seen = self._observe(key, memory, decision)
         statuses = await asyncio.to_thread(statuses_of, seen)
+        own = ("ServingCluster", key.cluster)
         if problem is not None:
-            statuses.pop(("ServingCluster", key.cluster), None)
+            statuses[own] = with_error(statuses[own], decision.entries[own], problem, self._now())
         await self._publisher.publish(decision.entries, key.namespace, statuses, trace)
         await self._release(key, memory, seen)
         if problem is not None:
@@ -260,9 +261,9 @@ class Reconciler:
             document = await self._api.get(SERVING_CLUSTER, key.namespace, key.cluster)
             entry = read_entry(SERVING_CLUSTER.kind, document)
             status = with_error(document.get("status") or {}, entry, error, self._now())
-            if await self._publisher.publish({entry.key: entry}, key.namespace, {entry.key: status}, ""):
-                note = EventNote(entry.kind, entry.name, WARNING, RECONCILE_ERROR, safe_text(error))
-                await self._publisher.tell(entry, note, trace)
+            await self._publisher.publish({entry.key: entry}, key.namespace, {entry.key: status}, trace)
+            note = EventNote(entry.kind, entry.name, WARNING, RECONCILE_ERROR, safe_text(error))
+            await self._publisher.tell(entry, note, trace)
         except (NotFound, Unreachable):
             return
         except Exception as second:

@@ -180,8 +180,10 @@ async def test_what_the_api_server_refuses_is_said_on_the_cluster_and_the_verdic
     with pytest.raises(Invalid):
         await world.reconcile()
     assert world.reasons(SERVING_CLUSTER, "default")["Ready"] == "ReconcileError"
-    (condition,) = world.get(SERVING_CLUSTER, "default")["status"]["conditions"]
-    assert "spec.x is wrong" in condition["message"]
+    assert world.reasons(SERVING_CLUSTER, "default")["Accepted"] == "Accepted"
+    assert "spec.x is wrong" in str(world.get(SERVING_CLUSTER, "default")["status"]["conditions"])
+    (event,) = [item for item in world.events() if item["reason"] == "ReconcileError"]
+    assert event["type"] == "Warning"
     assert world.reasons(MODEL_DEPLOYMENT, "llama")["Accepted"] == "Accepted"
     world.api.failing.clear()
     await world.reconcile()
