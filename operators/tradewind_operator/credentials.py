@@ -97,8 +97,9 @@ class ClusterSecrets:
         return self._read(await self._api.merge_patch(SECRET, self._namespace, name, patch), created=True)
 
     async def put_tokens(self, uses: Iterable[SecretUse], values: Values) -> None:
-        """Copy hub tokens into `NAME-tokens`: exactly those that are used. Without any it is emptied, not deleted:
-        the operator may not delete Secrets.
+        """Copy hub tokens into `NAME-tokens`: exactly those that are used.
+
+        Without any it is emptied and not deleted: the operator may not delete Secrets.
 
         A token whose Secret is gone is left out; its engines have their weights already.
 

@@ -22,7 +22,7 @@ from typing import Any, Final
 from tradewind.telemetry.otlp import target_of
 from tradewind.telemetry.setup import Tracing, setup_tracing
 from tradewind_operator.desired import names
-from tradewind_operator.desired.world import Defaults, Images
+from tradewind_operator.desired.world import Defaults, Endpoint, Images
 from tradewind_operator.errors import ApiError, SettingsError
 from tradewind_operator.events import Events
 from tradewind_operator.gathering import Gatherer
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 SERVICE: Final = "tradewind-operator"
 _DRAIN_S: Final = 3.0
 _KINDS_S: Final = 5.0
-_LEASE_CALL_S: Final = 3.0
+_LEASE_CALL_S: Final = 5.0
 
 
 async def run(settings: Settings) -> None:
@@ -220,6 +220,12 @@ def defaults_of(settings: Settings) -> Defaults:
         images=Images(images.head, images.gateway, images.engine_cpu, images.engine_cuda),
         image_pull_secrets=settings.image_pull_secrets,
         environment=settings.environment,
+        endpoint=Endpoint(
+            settings.endpoint_service.type,
+            settings.endpoint_service.annotations,
+            settings.endpoint_service.load_balancer_class,
+            settings.endpoint_service.load_balancer_source_ranges,
+        ),
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -27,7 +28,9 @@ logger = logging.getLogger(__name__)
 
 RECONCILE_ERROR: Final = "ReconcileError"
 _KINDS: Final = {kind.kind: kind for kind in CUSTOM}
-_AT_ONCE: Final = 8
+_AT_LEAST_S: Final = 0.5
+_AT_ONCE: Final = 4
+"""A thousand new models are thousands of writes, and the Lease must be renewed beside them."""
 
 Statuses = dict[Key, dict[str, Any]]
 
@@ -80,19 +83,30 @@ class Publisher:
         self._events = events
 
     async def publish(
-        self, entries: Mapping[Key, Entry], namespace: str, statuses: Statuses, trace: str
+        self,
+        entries: Mapping[Key, Entry],
+        namespace: str,
+        statuses: Statuses,
+        trace: str,
+        overtaken: Callable[[], bool] = lambda: False,
     ) -> int:
         """Write the statuses that differ from the documents', which are brought up to date.
+
+        Args:
+            overtaken: something has changed that matters more than the rest of many statuses, which the
+                next reconcile writes; some are written all the same.
 
         Returns how many were written.
 
         Raises:
             ApiError: the API server could not be asked.
         """
-        gate = asyncio.Semaphore(_AT_ONCE)
+        gate, began = asyncio.Semaphore(_AT_ONCE), time.monotonic()
 
         async def write(key: Key, status: dict[str, Any]) -> bool:
             async with gate:
+                if overtaken() and time.monotonic() - began > _AT_LEAST_S:
+                    return False
                 return await self._write(entries[key], namespace, status, trace)
 
         differing = [

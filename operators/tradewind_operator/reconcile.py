@@ -40,7 +40,6 @@ from tradewind_operator.policy.decision import Decision
 from tradewind_operator.policy.finalizers import finalizer_changes
 from tradewind_operator.policy.namespace import read_entry
 from tradewind_operator.publish import (
-    RECONCILE_ERROR,
     Publisher,
     Statuses,
     is_settled,
@@ -169,7 +168,9 @@ class Reconciler:
         own = ("ServingCluster", key.cluster)
         if problem is not None:
             statuses[own] = with_error(statuses[own], decision.entries[own], problem, self._now())
-        await self._publisher.publish(decision.entries, key.namespace, statuses, trace)
+        await self._publisher.publish(
+            decision.entries, key.namespace, statuses, trace, overtaken=lambda: memory.changed
+        )
         await self._release(key, memory, seen)
         if problem is not None:
             raise problem
@@ -262,8 +263,6 @@ class Reconciler:
             entry = read_entry(SERVING_CLUSTER.kind, document)
             status = with_error(document.get("status") or {}, entry, error, self._now())
             await self._publisher.publish({entry.key: entry}, key.namespace, {entry.key: status}, trace)
-            note = EventNote(entry.kind, entry.name, WARNING, RECONCILE_ERROR, safe_text(error))
-            await self._publisher.tell(entry, note, trace)
         except (NotFound, Unreachable):
             return
         except Exception as second:

@@ -60,6 +60,19 @@ class Images(_Section):
     """Engines of pools with GPUs."""
 
 
+class EndpointService(_Section):
+    """The Service of every ServingCluster's endpoint."""
+
+    type: Literal["ClusterIP", "LoadBalancer", "NodePort"] = "ClusterIP"
+    """Type of the Service."""
+    annotations: dict[str, str] = Field(default_factory=dict)
+    """Its annotations, such as a cloud's."""
+    load_balancer_class: str = ""
+    """Implementation of the load balancer; empty is the cloud's default."""
+    load_balancer_source_ranges: tuple[str, ...] = ()
+    """CIDR blocks that may connect; none are all."""
+
+
 class LeaderElection(_Section):
     """Which of several replicas works, by a Lease of the Kubernetes API."""
 
@@ -109,6 +122,7 @@ class Settings(BaseSettings):
     """Secrets for pulling, in the namespace of each ServingCluster; added to the cluster's own."""
     environment: dict[str, str] = Field(default_factory=dict)
     """Environment of every Ray pod where the ServingCluster does not say otherwise, e.g. OTEL_*."""
+    endpoint_service: EndpointService = EndpointService()
     serve_api_url: UrlTemplate = "http://{cluster}-head-svc.{namespace}.svc:8265"
     """Ray's REST API of a cluster. KubeRay names the head's Service after the RayService."""
     gateway_url: UrlTemplate = "http://{cluster}.{namespace}.svc:8000"

@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -87,7 +88,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        # Who asked may be killed in the middle of it.
+        with suppress(ConnectionError):
+            self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
         """Nothing: a test's output is its own."""

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,10 +85,25 @@ class Operated:
 
     process: subprocess.Popen[bytes]
     home: Path
+    url: str = ""
+    """Of Ray's API."""
     base: str = "http://127.0.0.1:8000"
 
     def client(self, key: str) -> OpenAI:
         return OpenAI(base_url=f"{self.base}/v1", api_key=key, max_retries=0, timeout=60)
+
+    def control(self) -> ServeControl:
+        return ServeControl(self.url, (self.home / "ray-token").read_text().strip())
+
+    def gateways(self) -> list[int]:
+        """Process ids of the replicas that run."""
+        control = self.control()
+        try:
+            document = control._request("GET").json()
+        finally:
+            control.close()
+        replicas = document["applications"]["gateway"]["deployments"]["gateway"]["replicas"]
+        return [replica["pid"] for replica in replicas if replica["state"] == "RUNNING"]
 
     def readiness(self) -> httpx.Response:
         return httpx.get(f"{self.base}/readyz", headers={"authorization": f"Bearer {TOKEN}"}, timeout=5)
@@ -127,9 +143,9 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
 
 def _wait_until_ready(platform: Operated) -> None:
     assert platform.process.stdout is not None
-    url = platform.process.stdout.readline().decode().strip()
-    assert url, (platform.home / "log").read_text()
-    control = ServeControl(url, (platform.home / "ray-token").read_text().strip())
+    platform.url = platform.process.stdout.readline().decode().strip()
+    assert platform.url, (platform.home / "log").read_text()
+    control = platform.control()
     try:
         wait_for(lambda: _all_ready(control), "both applications", READY_S)
     finally:
@@ -168,3 +184,23 @@ def test_neither_key_nor_token_is_in_what_the_operator_writes() -> None:
     written = serve_config()
     for secret in (KEY, HASH_KEY, TOKEN):
         assert secret not in written
+
+
+def test_a_killed_gateway_costs_no_request_that_had_not_begun_to_stream(operated: Operated) -> None:
+    def ask(number: int) -> int:
+        body = {"model": "chat", "prompt": f"{number}", "max_tokens": 8}
+        headers = {"authorization": f"Bearer {KEY}"}
+        # No retry on the client's side, and a connection each.
+        return httpx.post(
+            f"{operated.base}/v1/completions", json=body, headers=headers, timeout=60
+        ).status_code
+
+    wait_for(lambda: len(operated.gateways()) == 2, "two gateways", 60)
+    victim, survivor = operated.gateways()
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(ask, number) for number in range(40)]
+        wait_for(lambda: sum(answer.done() for answer in answers) >= 8, "the first answers", 60)
+        psutil.Process(victim).kill()
+        assert {answer.result() for answer in answers} == {200}
+    wait_for(lambda: len(set(operated.gateways()) - {victim}) == 2, "the gateway replaced", 60)
+    assert survivor in operated.gateways()

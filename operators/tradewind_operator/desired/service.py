@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tradewind_operator.desired import names
 from tradewind_operator.desired.metadata import metadata
-from tradewind_operator.desired.world import ClusterWorld, Manifest
+from tradewind_operator.desired.world import ClusterWorld, Endpoint, Manifest
 
 
 def endpoint_service(world: ClusterWorld) -> Manifest:
@@ -14,6 +14,7 @@ def endpoint_service(world: ClusterWorld) -> Manifest:
         names.RAY_GROUP_LABEL: names.GATEWAY_GROUP,
         names.RAY_SERVE_LABEL: "true",
     }
+    seen = world.defaults.endpoint
     if world.active_ray_cluster is not None:
         selector[names.RAY_CLUSTER_LABEL] = world.active_ray_cluster
     port = {
@@ -26,9 +27,23 @@ def endpoint_service(world: ClusterWorld) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(world, world.name),
-        "spec": {"type": "ClusterIP", "selector": selector, "ports": [port]},
+        "metadata": {
+            **metadata(world, world.name),
+            **({"annotations": dict(seen.annotations)} if seen.annotations else {}),
+        },
+        "spec": {"type": seen.type, "selector": selector, "ports": [port], **_load_balancer(seen)},
     }
+
+
+def _load_balancer(seen: Endpoint) -> Manifest:
+    if seen.type != "LoadBalancer":
+        return {}
+    spec: Manifest = {}
+    if seen.load_balancer_class:
+        spec["loadBalancerClass"] = seen.load_balancer_class
+    if seen.source_ranges:
+        spec["loadBalancerSourceRanges"] = list(seen.source_ranges)
+    return spec
 
 
 def service_account(world: ClusterWorld) -> Manifest:

@@ -24,14 +24,29 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """How the endpoint's Service is seen from outside. It is no part of a pod: a change is made in place."""
+
+    type: str = "ClusterIP"
+    """ClusterIP, LoadBalancer or NodePort."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    load_balancer_class: str = ""
+    """Empty: the cloud's default."""
+    source_ranges: tuple[str, ...] = ()
+    """CIDR blocks that a load balancer lets in; none are all."""
+
+
+@dataclass(frozen=True, slots=True)
 class Defaults:
-    """What the operator's settings say for every ServingCluster. A change of them needs new Ray clusters."""
+    """What the operator's settings say for every ServingCluster. A change of any but the endpoint needs new
+    Ray clusters."""
 
     images: Images
     image_pull_secrets: tuple[str, ...] = ()
     """Names of Secrets, before those of the ServingCluster."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """OTEL_* variables; those that a ServingCluster stands for come first."""
+    endpoint: Endpoint = Endpoint()
 
 
 @dataclass(frozen=True, slots=True)

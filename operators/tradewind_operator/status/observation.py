@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from tradewind.api.app_status import AppStatus, settings_revision
+from tradewind.api.wire import RouteEntry
 from tradewind_operator.policy.decision import Decision
 from tradewind_operator.policy.namespace import Entry
 from tradewind_operator.status.live import Live, Upgrade
@@ -61,13 +62,10 @@ class Observation:
         return wanted
 
     @cached_property
-    def routes(self) -> Mapping[str, Mapping[str, Any]]:
+    def routes(self) -> Mapping[str, RouteEntry]:
         """Model name → the gateway's entry of its route."""
         compiled = self.decision.compiled
-        if compiled is None:
-            return {}
-        gateway = compiled.serve_config["applications"][0]["deployments"][0]
-        return {entry["model"]: entry for entry in gateway["user_config"]["routes"]}
+        return {} if compiled is None else {entry.model: entry for entry in compiled.gateway.routes}
 
     @property
     def routes_in_effect(self) -> bool:

@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Any, Final
 
 from tradewind.api.route import ModelRoute
-from tradewind.api.wire import digest
+from tradewind.api.wire import RouteEntry, digest
+from tradewind.api.wire import written as written_wire
 from tradewind_operator.policy.namespace import Entry
 from tradewind_operator.status.conditions import (
     ACCEPTED,
@@ -41,7 +42,7 @@ class _Route:
         return self.entry.document.get("status") or {}
 
     @cached_property
-    def wanted(self) -> Mapping[str, Any] | None:
+    def wanted(self) -> RouteEntry | None:
         """The gateway's entry; None when nothing of the route is in force."""
         form = self.seen.decision.in_force.get(self.entry.key)
         if form is None or not isinstance(form.resource, ModelRoute):
@@ -52,18 +53,22 @@ class _Route:
     def revision(self) -> str | None:
         """Of the entry that is in effect, as far as is known."""
         if self.wanted is not None and self.seen.routes_in_effect:
-            return digest(self.wanted)
+            return self._own_revision
         return self.old.get("revision")
 
     @cached_property
     def in_effect(self) -> bool:
-        return self.wanted is not None and self.revision == digest(self.wanted)
+        return self.wanted is not None and self.revision == self._own_revision
+
+    @property
+    def _own_revision(self) -> str | None:
+        return digest(written_wire(self.wanted)) if self.wanted is not None else None
 
     @cached_property
     def missing(self) -> list[str]:
         """Deployments of variants with traffic that cannot answer."""
-        variants = self.wanted["variants"] if self.wanted is not None else ()
-        asked = [variant["deployment"] for variant in variants if variant["weight"]]
+        variants = self.wanted.variants if self.wanted is not None else ()
+        asked = [variant.deployment for variant in variants if variant.weight]
         return [name for name in dict.fromkeys(asked) if name not in self.ready_deployments]
 
 
@@ -112,13 +117,13 @@ def _variants(route: _Route) -> list[dict[str, Any]]:
     if not route.in_effect and route.old.get("variants"):
         rows = [dict(variant) for variant in route.old["variants"]]
     else:
-        variants = route.wanted["variants"]
-        shares = percentages([variant["weight"] for variant in variants])
+        variants = route.wanted.variants
+        shares = percentages([variant.weight for variant in variants])
         rows = [
             {
-                "name": variant["name"],
-                "deployment": variant["deployment"],
-                "weight": variant["weight"],
+                "name": variant.name,
+                "deployment": variant.deployment,
+                "weight": variant.weight,
                 "percent": share,
             }
             for variant, share in zip(variants, shares, strict=True)

@@ -21,6 +21,7 @@ _TROUBLE: Final = frozenset(
         "GatewayNotReady",
         "VariantNotReady",
         "NoReplica",
+        "ReconcileError",
     }
 )
 """Reasons of `Ready` that a person should hear of; the others are the ordinary way up or down."""

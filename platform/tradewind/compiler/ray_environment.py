@@ -41,6 +41,9 @@ def ray_environment(*, token_file: Path | None, run_dir: Path, ingress: str, por
         # A reload must not cut the streams of the process it replaces.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(MAX_STREAM_S),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(MAX_STREAM_S),
+        # A gateway that is killed before it has answered costs nobody a request: another one is asked.
+        # HAProxy still holds the request, where head and body fit its buffer.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         # Larger heads than the gateway allows must reach it, so that it can answer properly.
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
         # Nobody listens on the syslog port; per-request metrics are the gateway's.

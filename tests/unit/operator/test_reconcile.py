@@ -1,4 +1,4 @@
-"""Reconciles on an API of dicts: what is written, how little is asked, and what one failure does to the rest."""
+"""Reconciles on an API of dicts: what is written, how little is asked, what one failure does to the rest."""
 
 from __future__ import annotations
 

@@ -8,10 +8,10 @@ import pytest
 
 from tests.unit.api.builders import Data, model
 from tests.unit.operator.desired.pod_standard import violations
-from tests.unit.operator.desired.worlds import CPU_POOL, GPU_POOL, busy, pod_of, world
+from tests.unit.operator.desired.worlds import CPU_POOL, GPU_POOL, busy, config_of, pod_of, world
 from tradewind_operator.desired.network import OPERATOR_LABELS
 from tradewind_operator.desired.objects import desired_objects
-from tradewind_operator.desired.world import ClusterWorld, Manifest
+from tradewind_operator.desired.world import ClusterWorld, Endpoint, Manifest
 
 
 def objects(found: ClusterWorld, kind: str) -> dict[str, Manifest]:
@@ -94,6 +94,19 @@ def test_the_endpoint_moves_with_the_cluster_that_serves() -> None:
     later = objects(replace(world(), active_ray_cluster="c"), "Service")["default"]["spec"]["selector"]
     assert later == {**first, "ray.io/cluster": "c"}
     assert first["ray.io/group"] == "gateway"
+
+
+def test_the_endpoint_is_seen_as_the_settings_say_without_another_pod() -> None:
+    plain = world()
+    balanced = Endpoint("LoadBalancer", {"cloud/internal": "true"}, "example.com/lb", ("10.0.0.0/8",))
+    seen = replace(plain, defaults=replace(plain.defaults, endpoint=balanced))
+    service = objects(seen, "Service")["default"]
+    assert service["metadata"]["annotations"] == {"cloud/internal": "true"}
+    assert service["spec"]["type"] == "LoadBalancer"
+    assert service["spec"]["loadBalancerClass"] == "example.com/lb"
+    assert service["spec"]["loadBalancerSourceRanges"] == ["10.0.0.0/8"]
+    assert config_of(seen) == config_of(plain)
+    assert "loadBalancerClass" not in objects(plain, "Service")["default"]["spec"]
 
 
 def test_gateways_are_on_different_nodes_where_there_are_two() -> None:

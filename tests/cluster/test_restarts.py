@@ -1,0 +1,171 @@
+"""The operator is killed right after every single write, before it hears of it: the end is the same.
+
+Each process gets one write done, so every step of a life is broken off at every place there is, and each
+beginning has to make one step of progress.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client as k8s
+
+from tests.cluster.cluster import Cluster
+from tests.cluster.cutting import Cutter
+from tests.cluster.kuberay import KubeRay
+from tests.cluster.life import POOLS, cluster, model, route, secret, tenant
+from tests.cluster.objects import Objects, wait_for
+from tests.cluster.operated import Operator, Site, install, site
+from tests.cluster.ray import Data
+
+pytestmark = pytest.mark.cluster
+
+STEP_S = 90.0
+BIG = {"name": "big", "cpus": 16, "memory": "64Gi", "maxNodes": 2}
+OWNED = ("RayService", "Service", "ServiceAccount", "NetworkPolicy")
+CUSTOM = ("ServingCluster", "ModelDeployment", "ModelRoute", "Tenant")
+TIMES = {"activeResyncSeconds": 0.3, "resyncSeconds": 5}
+VOLATILE = frozenset(
+    {
+        *("creationTimestamp", "generation", "managedFields", "observedGeneration", "resourceVersion"),
+        *("lastTransitionTime", "uid", "clusterIP", "clusterIPs", "annotations", "secrets"),
+    }
+)
+Step = tuple[str, Callable[[Objects], Any], Callable[[Objects], bool]]
+"""What happens, how, and when it is done."""
+
+
+@pytest.fixture(scope="module")
+def kuberay(api: Cluster, kube: k8s.ApiClient) -> Iterator[KubeRay]:
+    install(kube)
+    with api.client() as client, KubeRay(client) as kuberay:
+        yield kuberay
+
+
+def current(objects: Objects, kind: str, name: str, reason: str = "Ready") -> bool:
+    """It is ready as it is written now, or is so for another reason."""
+    found = objects.find(kind, name) or {"metadata": {"generation": 0}}
+    status = found.get("status") or {}
+    return (
+        objects.condition(kind, name)[1] == reason
+        and status["observedGeneration"] == found["metadata"]["generation"]
+    )
+
+
+def all_ready(objects: Objects) -> bool:
+    """Everything there is is ready, as it is written."""
+    return all(
+        current(objects, kind, item["metadata"]["name"]) for kind in CUSTOM[:3] for item in objects.list(kind)
+    )
+
+
+def create(objects: Objects) -> None:
+    objects.apply(secret("acme", key="a-key-of-a-tenant-000000000001"))
+    objects.apply(secret("hub", token="a-token-of-a-hub-00000000001"))
+    gated = {"uri": "hf://meta-llama/Llama-3.1-8B-Instruct", "tokenSecret": {"name": "hub", "key": "token"}}
+    objects.apply_all([cluster(), model(source=gated), model("mistral"), route(), tenant()])
+
+
+def gone(objects: Objects) -> bool:
+    return objects.find("ModelDeployment", "mistral") is None and all_ready(objects)
+
+
+LIFE: list[Step] = [
+    ("created", create, lambda o: len(o.list("ModelRoute")) == 1 and all_ready(o)),
+    (
+        "other weights, and a model less in the route",
+        lambda o: o.apply(route(weights={"llama": 7})),
+        lambda o: o.status("ModelRoute", "chat").get("split") == "v-llama 100.0%" and all_ready(o),
+    ),
+    (
+        "other engine arguments",
+        lambda o: o.edit("ModelDeployment", "llama", {"spec": {"engine": {"args": {"maxModelLen": 4096}}}}),
+        lambda o: o.status("ModelDeployment", "llama")["contextLength"] == 4096 and all_ready(o),
+    ),
+    (
+        "a pool more",
+        lambda o: o.edit("ServingCluster", "default", {"spec": {"pools": [*POOLS, BIG]}}),
+        lambda o: len(o.list("RayCluster")[0]["spec"]["workerGroupSpecs"]) == 3 and all_ready(o),
+    ),
+    (
+        "wrong arguments",
+        lambda o: o.edit("ModelDeployment", "llama", {"spec": {"engine": {"args": {"nonsense": 1}}}}),
+        lambda o: o.condition("ModelDeployment", "llama", "Accepted")[1] == "Invalid",
+    ),
+    (
+        "right ones again",
+        lambda o: o.edit("ModelDeployment", "llama", {"spec": {"engine": {"args": {"nonsense": None}}}}),
+        lambda o: o.condition("ModelDeployment", "llama", "Accepted")[0] == "True" and all_ready(o),
+    ),
+    ("a model deleted", lambda o: o.delete("ModelDeployment", "mistral"), gone),
+]
+
+
+def lives(place: Site, kubeconfig: Path | None, cutter: Cutter | None) -> tuple[Data, int]:
+    """Go through the life; with a cutter, killed at every write. Returns the end, and how many starts."""
+    starts = 0
+
+    def start() -> Operator:
+        nonlocal starts
+        starts += 1
+        # As a container that is started again in its pod: it may have its Lease at once.
+        operator = place.start(kubeconfig=kubeconfig, identity="pod-1", **TIMES)
+        if cutter is not None:
+            cutter.cut(operator.kill)
+        return operator
+
+    operator = start()
+    for title, change, done in LIFE:
+        change(place.objects)
+
+        def reached() -> bool:
+            nonlocal operator
+            if operator.ended is not None:
+                operator = start()
+            return done(place.objects)  # noqa: B023 - used in this round alone
+
+        wait_for(reached, title, STEP_S, every_s=0.1)
+    operator.kill()
+    return end_of(place), starts
+
+
+def end_of(place: Site) -> Data:
+    """All that there is, without what is another in every namespace and at every time."""
+    kinds = (*OWNED, *CUSTOM)
+    found = {
+        f"{kind}/{item['metadata']['name']}": plain(item)
+        for kind in kinds
+        for item in place.objects.list(kind)
+    }
+    text = json.dumps(found, sort_keys=True).replace(place.namespace, "NAMESPACE")
+    text = re.sub(r"default-[0-9a-f]{5}\b", "default-RAY", text)
+    # Keys are hashed with what is each cluster's own, and a revision is a digest of that among others.
+    text = re.sub(r"\b[0-9a-f]{64}\b", "HASH", text)
+    end: Data = json.loads(re.sub(r"(revision\W+)[0-9a-f]{16}\b", r"\1REVISION", text))
+    end["tokens"] = place.objects.get("Secret", "default-tokens")["data"]
+    return end
+
+
+def plain(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {key: plain(value) for key, value in found.items() if key not in VOLATILE}
+    return [plain(item) for item in found] if isinstance(found, list) else found
+
+
+def test_killed_at_every_write_it_comes_to_the_same_end(
+    api: Cluster, kuberay: KubeRay, tmp_path: Path
+) -> None:
+    with site(api, kuberay) as place:
+        expected, _ = lives(place, None, None)
+    with site(api, kuberay) as place, Cutter(api, place.user) as cutter:
+        found, starts = lives(place, cutter.kubeconfig(tmp_path), cutter)
+        denied = api.audit(place.user, denied=True)
+    print(f"\n{starts} starts for {len(cutter.writes)} writes")
+    assert starts > 20
+    assert denied == []
+    assert found == expected
