@@ -18,10 +18,12 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from tradewind.api.values import IMAGE_PATTERN, PATTERN_MEANING, camel
 from tradewind.telemetry.redaction import redact
+from tradewind.telemetry.setup import version
 from tradewind_operator.errors import SettingsError
 
 PREFIX: Final = "TRADEWIND_OPERATOR_"
 ALL_NAMESPACES: Final = "*"
+_REPOSITORY: Final = "ghcr.io/tradewind-ai/tradewind"
 _MAX_FILE: Final = 1 << 20
 
 NamespacePattern: Final = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?|\*)$"
@@ -48,15 +50,15 @@ class _Section(BaseModel):
 
 
 class Images(_Section):
-    """Images where the custom resources name none."""
+    """Images where the custom resources name none. The defaults are of the operator's own release."""
 
-    head: Image = "ghcr.io/tradewind-ai/tradewind-gateway:latest"
+    head: Image = f"{_REPOSITORY}-gateway:{version()}"
     """Ray head: the gateway image holds Ray and no engine."""
-    gateway: Image = "ghcr.io/tradewind-ai/tradewind-gateway:latest"
+    gateway: Image = f"{_REPOSITORY}-gateway:{version()}"
     """Gateway pods."""
-    engine_cpu: Image = "ghcr.io/tradewind-ai/tradewind-engine-cpu:latest"
+    engine_cpu: Image = f"{_REPOSITORY}-engine-cpu:{version()}"
     """Engines of pools without GPUs."""
-    engine_cuda: Image = "ghcr.io/tradewind-ai/tradewind-engine-cuda:latest"
+    engine_cuda: Image = f"{_REPOSITORY}-engine-cuda:{version()}"
     """Engines of pools with GPUs."""
 
 
