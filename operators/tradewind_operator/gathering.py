@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tradewind_operator.api import Api
 from tradewind_operator.credentials import ClusterSecrets, Values, digest_values, read_secrets
+from tradewind_operator.kinds import CUSTOM
 from tradewind_operator.memory import Memory
 from tradewind_operator.policy.decide import decide
 from tradewind_operator.policy.images import AllowedImages
@@ -16,6 +17,7 @@ from tradewind_operator.policy.namespace import Documents, Namespace
 from tradewind_operator.policy.secrets import wanted_secrets
 from tradewind_operator.reading import read_documents, read_owned, read_service, service_ref
 from tradewind_operator.routing import Key
+from tradewind_operator.status.conditions import ACCEPTED, FALSE, condition_of
 
 _SECRETS_PER_S: Final = 5.0
 """People's Secrets are read again at this rate at most, however many there are."""
@@ -54,14 +56,21 @@ class Gatherer:
             if service is not None:
                 memory.observed[ref] = service
         if full or memory.changed or memory.decision is None:
-            # Before the reading: what changes while it is done counts as new.
-            memory.changed = False
+            if full or memory.decision is None:
+                memory.mark()
             await self._decide(key, memory, now, full=full)
+            if _refuses_more(memory):
+                # News of a kind may be ahead of those of another that they go with.
+                memory.mark()
+                await self._decide(key, memory, now, full=full)
         if full:
             memory.full_at = now
 
     async def _decide(self, key: Key, memory: Memory, now: float, *, full: bool) -> None:
-        documents = await read_documents(self._api, key.namespace)
+        # Before the reading: what changes while it is done counts as new.
+        kinds, memory.stale = memory.stale, set()
+        documents = await read_documents(self._api, key.namespace, kinds, memory.documents)
+        memory.documents, memory.listed_all = documents, kinds >= set(CUSTOM)
         values = await self._read_secrets(key, documents, memory, now, full=full)
         decision = await asyncio.to_thread(decide, key.cluster, documents, memory.secrets, self._allowed)
         homes = await asyncio.to_thread(lambda: Namespace.of(documents).homes())
@@ -104,6 +113,20 @@ class Gatherer:
         values = {**values, **await read_secrets(self._api, key.namespace, unread)}
         await ClusterSecrets(self._api, *key, uid).put_tokens(uses, values)
         memory.tokens = uses
+
+
+def _refuses_more(memory: Memory) -> bool:
+    """Something is refused that was not before, on the ground of lists of different moments."""
+    decision = memory.decision
+    return (
+        not memory.listed_all
+        and decision is not None
+        and any(
+            not verdict.accepted
+            and condition_of(decision.entries[key].document.get("status"), ACCEPTED).get("status") != FALSE
+            for key, verdict in decision.verdicts.items()
+        )
+    )
 
 
 def _uid(documents: Documents, cluster: str) -> str | None:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from tradewind.compiler.secret_names import SecretUse
 from tradewind_operator.credentials import Credentials
+from tradewind_operator.kinds import CUSTOM, Resource
 from tradewind_operator.policy.decision import Decision
+from tradewind_operator.policy.namespace import Documents
 from tradewind_operator.policy.secrets import SecretValues, WantedSecret
 from tradewind_operator.reading import Observed
 from tradewind_operator.status.live import Live, Upgrade
@@ -18,8 +20,12 @@ NEVER = float("-inf")
 class Memory:
     """Of one ServingCluster."""
 
-    changed: bool = True
-    """A custom resource of the namespace has changed since the decision."""
+    stale: set[Resource] = field(default_factory=lambda: set(CUSTOM))
+    """Kinds of which a custom resource of the namespace has changed since they were listed."""
+    documents: Documents | None = None
+    """The custom resources as they were listed, with what the operator itself wrote since then."""
+    listed_all: bool = False
+    """All of them were listed at the same time."""
     full_at: float = NEVER
     """When everything was looked at last."""
     secrets_at: float = NEVER
@@ -35,6 +41,16 @@ class Memory:
     live: Live = field(default_factory=Live)
     upgrade: Upgrade = field(default_factory=Upgrade)
 
+    @property
+    def changed(self) -> bool:
+        """The decision is old."""
+        return bool(self.stale)
+
+    def mark(self, *kinds: Resource) -> None:
+        """Custom resources have changed: of these kinds or, without any, of all."""
+        self.stale |= set(kinds or CUSTOM)
+
     def distrust(self) -> None:
         """Look at everything anew next time."""
-        self.changed, self.full_at = True, NEVER
+        self.mark()
+        self.full_at = NEVER

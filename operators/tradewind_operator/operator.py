@@ -142,7 +142,7 @@ class Operator:
     def _seen(self, kind: Resource, change: str | None, body: dict[str, Any]) -> None:
         for key in self._router.seen(kind, change, body):
             if kind in CUSTOM:
-                self._reconciler.changed(key)
+                self._reconciler.changed(key, kind)
             self.queue.add(key)
 
     def _know(self, namespace: str, clusters: Any) -> None:

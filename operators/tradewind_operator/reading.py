@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any, Final
 
 from tradewind_operator.api import Api, Object
 from tradewind_operator.desired import names
@@ -22,6 +24,8 @@ from tradewind_operator.policy.namespace import Documents
 
 logger = logging.getLogger(__name__)
 
+_FIELDS: Final = dict(zip(CUSTOM, ("clusters", "deployments", "routes", "tenants"), strict=True))
+
 Observed = dict[ObjectRef, Object]
 
 
@@ -38,12 +42,17 @@ def is_ours(found: Mapping[str, object], cluster: str) -> bool:
     return bool(wanted.items() <= labels.items())
 
 
-async def read_documents(api: Api, namespace: str) -> Documents:
-    """All custom resources of a namespace. Raises ApiError."""
-    clusters, deployments, routes, tenants = await asyncio.gather(
-        *(api.list(kind, namespace) for kind in CUSTOM)
-    )
-    return Documents(namespace, tuple(clusters), tuple(deployments), tuple(routes), tuple(tenants))
+async def read_documents(
+    api: Api, namespace: str, kinds: Collection[Resource] = CUSTOM, known: Documents | None = None
+) -> Documents:
+    """The custom resources of a namespace: those of `kinds` are listed, the others are as they are `known`.
+
+    Raises ApiError.
+    """
+    wanted = [kind for kind in CUSTOM if known is None or kind in kinds]
+    lists = await asyncio.gather(*(api.list(kind, namespace) for kind in wanted))
+    found: dict[str, Any] = {_FIELDS[kind]: tuple(items) for kind, items in zip(wanted, lists, strict=True)}
+    return replace(known or Documents(namespace), **found)
 
 
 async def read_owned(api: Api, namespace: str, cluster: str) -> Observed:

@@ -5,7 +5,7 @@ on what is known to have changed, so that a change costs few requests:
 
 - everything (custom resources, Secrets, all that the cluster owns) at first, after a failure, and every
   `resyncSeconds`, which catches whatever no watch has told;
-- the custom resources and the RayService when one of the former has changed;
+- the custom resources of the kinds that have changed, and the RayService;
 - the RayService alone when only that has changed, or something is on its way.
 
 The steps of pure computation run in a thread: with a thousand models they take long enough for a Lease or
@@ -33,6 +33,7 @@ from tradewind_operator.desired.world import ClusterWorld, Defaults
 from tradewind_operator.errors import Conflict, NotFound, OperatorError, Unreachable
 from tradewind_operator.gathering import Gatherer
 from tradewind_operator.kinds import RAY_SERVICE, SERVING_CLUSTER
+from tradewind_operator.kinds import Resource as Kind
 from tradewind_operator.kube import calls_made
 from tradewind_operator.memory import Memory
 from tradewind_operator.plan import Plan, plan
@@ -112,10 +113,10 @@ class Reconciler:
         self._now = now
         self._memories: dict[Key, Memory] = {}
 
-    def changed(self, key: Key) -> None:
-        """A custom resource of the key's namespace has changed: its decision is old."""
+    def changed(self, key: Key, *kinds: Kind) -> None:
+        """Custom resources of its namespace, of these kinds or of any, have changed: the decision is old."""
         if (memory := self._memories.get(key)) is not None:
-            memory.changed = True
+            memory.mark(*kinds)
 
     async def __call__(self, key: Key) -> float | None:
         """Returns seconds until the key is due again by itself; None when there is nothing of it.
@@ -158,7 +159,7 @@ class Reconciler:
                 key.namespace, finalizer_changes(decision, ()), decision.entries
             )
         except Conflict:
-            memory.changed = True
+            memory.mark()
             return _SOON_S
         await self._tell_of_credentials(memory, decision, trace, known=created_before)
         problem, waiting = await self._bring_in(key, memory, decision, trace)
@@ -224,9 +225,9 @@ class Reconciler:
         try:
             await self._applier.change_finalizers(key.namespace, removals, decision.entries)
         except Conflict:
-            memory.changed = True
+            memory.mark()
         if removals:
-            memory.changed = True
+            memory.mark()
 
     async def _tell_of_credentials(
         self, memory: Memory, decision: Decision, trace: str, *, known: bool

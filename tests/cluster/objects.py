@@ -22,13 +22,24 @@ from tradewind_operator.kinds import (
     SERVICE,
     SERVICE_ACCOUNT,
     SERVING_CLUSTER,
+    VOLUME_CLAIM,
     Resource,
 )
 
 MISSING, EXISTS, FAILED = 404, 409, 300
 KINDS = {
     kind.kind: kind
-    for kind in (*CUSTOM, RAY_SERVICE, RAY_CLUSTER, SERVICE, SERVICE_ACCOUNT, SECRET, NETWORK_POLICY, EVENT)
+    for kind in (
+        *CUSTOM,
+        RAY_SERVICE,
+        RAY_CLUSTER,
+        SERVICE,
+        SERVICE_ACCOUNT,
+        SECRET,
+        NETWORK_POLICY,
+        VOLUME_CLAIM,
+        EVENT,
+    )
 }
 KINDS["ConfigMap"] = Resource("v1", "ConfigMap", "configmaps")
 KINDS["Lease"] = Resource("coordination.k8s.io/v1", "Lease", "leases")

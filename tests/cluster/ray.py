@@ -130,15 +130,13 @@ class RayCluster:
     @_alone
     def statuses(self, now: float) -> dict[str, Data]:
         """As KubeRay repeats it: status and message of each application and its deployments."""
-        found = {}
+        found: dict[str, Data] = {}
         for name, app in self._living(now).items():
             status, message = self._status(name, app, now)
-            deployment = {"status": _DEPLOYMENT[status], "message": message}
-            found[name] = {
-                "status": status,
-                "message": message,
-                "serveDeploymentStatuses": {app.deployment["name"]: deployment},
-            }
+            told = {"message": message} if message else {}
+            deployment = {"status": _DEPLOYMENT[status], **told}
+            deployments = {app.deployment["name"]: deployment}
+            found[name] = {"status": status, **told, "serveDeploymentStatuses": deployments}
         return found
 
     @_alone

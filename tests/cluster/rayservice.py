@@ -145,8 +145,10 @@ class Pass:
             upgrade = ("False", "NoPendingCluster", "Active Ray cluster exists and no pending Ray cluster")
         else:
             upgrade = ("False", "Initializing", "RayService is initializing")
-        self._status["numServeEndpoints"] = endpoints
-        self._status["serviceStatus"] = "Running" if endpoints else ""
+        for key, value in (("numServeEndpoints", endpoints), ("serviceStatus", endpoints and "Running")):
+            self._status.pop(key, None)
+            if value:
+                self._status[key] = value
         self._status["conditions"] = [
             self._condition("Ready", *ready),
             self._condition("UpgradeInProgress", *upgrade),

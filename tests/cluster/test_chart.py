@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -49,7 +50,17 @@ def definitions(kube: k8s.ApiClient) -> Iterator[None]:
         extensions.create_custom_resource_definition(least_definition())
     yield
     if made:
-        extensions.delete_custom_resource_definition(DEFINITION)
+        remove_definition(kube, DEFINITION)
+
+
+def remove_definition(kube: k8s.ApiClient, name: str) -> None:
+    """Until it is gone: nobody can make it anew while it goes."""
+    extensions = k8s.ApiextensionsV1Api(kube)
+    extensions.delete_custom_resource_definition(name)
+    deadline = time.monotonic() + 30
+    while name in {item.metadata.name for item in extensions.list_custom_resource_definition().items}:
+        assert time.monotonic() < deadline, f"{name} is still there"
+        time.sleep(0.1)
 
 
 def least_definition() -> dict[str, Any]:
@@ -129,7 +140,7 @@ def test_definitions_come_with_the_release_and_stay(
     finally:
         for definition in extensions.list_custom_resource_definition().items:
             if definition.spec.group == "tradewind.dev":
-                extensions.delete_custom_resource_definition(definition.metadata.name)
+                remove_definition(kube, definition.metadata.name)
 
 
 def test_the_chart_says_which_kubernetes_it_needs(

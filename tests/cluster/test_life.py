@@ -252,7 +252,7 @@ def test_an_engine_that_cannot_start_says_why_until_it_is_repaired(objects: Obje
 
 
 def test_a_wrong_resource_harms_nobody_and_what_was_accepted_goes_on(objects: Objects, place: Site) -> None:
-    objects.apply_all([model("edited"), route("edited", {"edited": 2})])
+    objects.apply_all([model("edited"), route("edited", {"edited": 1})])
     is_ready(objects, "ModelRoute", "edited")
     before = engine(place, "edited")
     objects.edit("ModelDeployment", "edited", {"spec": {"engine": {"args": {"maxModelLenn": 1}}}})

@@ -1,0 +1,160 @@
+"""1,000 ModelDeployments and 500 routes: time to converge, requests for one change, memory.
+
+One ServingCluster has them all: its serveConfigV2 is 0.73 MB, and the RayService may have what etcd takes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from kubernetes import client as k8s
+
+from tests.cluster.audit import Call
+from tests.cluster.cluster import Cluster
+from tests.cluster.kuberay import KubeRay
+from tests.cluster.life import cluster, model, route, secret, tenant
+from tests.cluster.objects import Objects, wait_for
+from tests.cluster.operated import Operator, Site, install, site
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+
+MODELS, ROUTES = 1_000, 500
+CLUSTER = "default"
+CONVERGE_S, CALLS, MEMORY_MB, LIVE_S = 120.0, 10, 250.0, 1.9
+QUIET_S = 1.5
+"""So long without a request of its work, and a change is carried out."""
+
+
+@dataclass(frozen=True)
+class Full:
+    """Everything is created, and an operator has brought it in."""
+
+    place: Site
+    operator: Operator
+    took_s: float
+
+    @property
+    def objects(self) -> Objects:
+        return self.place.objects
+
+    def work(self) -> list[Call]:
+        """Requests so far, less the Lease's and the watches that come again by themselves."""
+        calls = self.place.api.audit(self.place.user)
+        return [call for call in calls if call.resource not in ("", "leases") and call.verb != "watch"]
+
+    def calls_of(self, change: Callable[[], object], done: Callable[[], bool]) -> Counter[str]:
+        """What the operator asked for because of a change."""
+        self.quiet()
+        before = len(self.work())
+        change()
+        wait_for(done, "the change is carried out", 30)
+        self.quiet()
+        return Counter(
+            f"{call.verb} {'/'.join(filter(None, (call.resource, call.subresource)))}"
+            for call in self.work()[before:]
+        )
+
+    def quiet(self) -> None:
+        """Wait until it rests."""
+        seen, since = len(self.work()), time.monotonic()
+        deadline = since + 60
+
+        while time.monotonic() - since < QUIET_S:
+            time.sleep(0.1)
+            if (now := len(self.work())) != seen:
+                seen, since = now, time.monotonic()
+            assert time.monotonic() < deadline, Counter(self.work()[-200:]).most_common(5)
+
+
+def name_of(number: int) -> str:
+    return f"model-{number:04}"
+
+
+def split(number: int, weight: int = 90) -> dict[str, int]:
+    """Two models and their weights."""
+    return {name_of(number): weight, name_of(number + 1): 100 - weight}
+
+
+@pytest.fixture(scope="module")
+def full(api: Cluster, kube: k8s.ApiClient) -> Iterator[Full]:
+    install(kube)
+    with api.client() as client, KubeRay(client) as kuberay, site(api, kuberay) as place:
+        objects = place.objects
+        objects.apply(secret("acme", key="a-key-of-a-tenant-000000000001"))
+        objects.apply(cluster(CLUSTER))
+        objects.apply(tenant())
+        objects.apply_all(model(name_of(each)) for each in range(MODELS))
+        objects.apply_all(route(f"route-{each:03}", split(each)) for each in range(ROUTES))
+        began = time.monotonic()
+        # Seconds between two full looks are the product's own here; requests are counted between them.
+        with place.operator(resyncSeconds=600) as operator:
+            operator.wait_until_ready(60)
+            wait_for(lambda: converged(objects), "all is ready", CONVERGE_S, every_s=1.0)
+            yield Full(place, operator, time.monotonic() - began)
+
+
+def converged(objects: Objects) -> bool:
+    if objects.condition("ServingCluster", CLUSTER)[0] != "True":
+        return False
+    kinds = {"ModelDeployment": MODELS, "ModelRoute": ROUTES}
+    return all(sum(map(is_ready, objects.list(kind))) == expected for kind, expected in kinds.items())
+
+
+def is_ready(item: dict[str, object]) -> bool:
+    conditions = item.get("status", {}).get("conditions", [])  # type: ignore[attr-defined]
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def weights(objects: Objects, model: str) -> dict[str, int]:
+    config = json.loads(objects.get("RayService", CLUSTER)["spec"]["serveConfigV2"])
+    routes = config["applications"][0]["deployments"][0]["user_config"]["routes"]
+    variants = next(entry["variants"] for entry in routes if entry["model"] == model)
+    return {variant["deployment"]: variant.get("weight", 1) for variant in variants}
+
+
+def test_it_converges(full: Full) -> None:
+    size = len(full.objects.get("RayService", CLUSTER)["spec"]["serveConfigV2"])
+    calls = len(full.work())
+    print(f"\nconverged in {full.took_s:.0f} s with {calls} requests; {size} bytes of serveConfigV2")
+    assert full.took_s <= CONVERGE_S
+
+
+def test_a_new_weight_is_live(full: Full) -> None:
+    took = []
+    kuberay, at = full.place.kuberay, (full.place.namespace, CLUSTER)
+    for weight in (80, 70, 60):
+        full.quiet()
+        wanted = split(7, weight)
+        before, began = kuberay.generation(*at), time.monotonic()
+        full.objects.apply(route("route-007", wanted))
+        wait_for(lambda b=before: kuberay.generation(*at) > b, "the RayService changed", every_s=0.01)
+        took.append(time.monotonic() - began)
+        assert weights(full.objects, "route-007") == wanted
+    print(f"\nroute applied to RayService changed: {[f'{seconds:.2f} s' for seconds in took]}")
+    assert max(took) < LIVE_S
+
+
+def test_one_change_costs_few_requests(full: Full) -> None:
+    objects, (one, two) = full.objects, split(9)
+    routed = full.calls_of(
+        lambda: objects.apply(route("route-009", split(9, 50))),
+        lambda: objects.status("ModelRoute", "route-009")["split"] == f"v-{one} 50.0%, v-{two} 50.0%",
+    )
+    argued = full.calls_of(
+        lambda: objects.edit("ModelDeployment", one, {"spec": {"engine": {"args": {"maxModelLen": 4096}}}}),
+        lambda: objects.status("ModelDeployment", one)["contextLength"] == 4096,
+    )
+    print(f"\na route: {routed.total()} {dict(routed)}\nan argument: {argued.total()} {dict(argued)}")
+    assert routed.total() <= CALLS
+    assert argued.total() <= CALLS
+
+
+def test_it_stays_small(full: Full) -> None:
+    used = full.operator.memory_mb()
+    print(f"\nmemory at its peak: {used:.0f} MB")
+    assert used <= MEMORY_MB
