@@ -9,7 +9,7 @@ FILE   ?= examples/quickstart.yaml
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format bench lock clean distclean env env-dev python
+.PHONY: help up test check format bench chart lock clean distclean env env-dev python
 .PHONY: check-lint check-format check-types check-layers check-generated check-locks
 MAKEFLAGS += --no-print-directory
 
@@ -20,6 +20,7 @@ help: ## what can be made
 	@echo "make check     linters, types, import layers, generated files and locks"
 	@echo "make format    let ruff rewrite what it can"
 	@echo "make bench     CPU per request and token of the gateway; latency through the platform beside the bare engine"
+	@echo "make chart     fetch the chart's dependency and package it into dist/ (needs helm and the network)"
 	@echo "make lock      resolve requirements/*.lock again; ARGS=--upgrade takes newer versions"
 	@echo "make clean     remove caches and build output; make distclean removes $(VENV) too"
 
@@ -56,6 +57,10 @@ format: env-dev ## rewrite in the house style
 
 bench: env-dev ## measure; JSON and a table
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+chart: ## package the chart with KubeRay's
+	helm dependency build deploy/helm/tradewind
+	helm package deploy/helm/tradewind --destination dist
 
 lock: env-dev ## resolve the locks again
 	$(BIN)/python tools/lock.py write $(ARGS)
