@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Iterator
@@ -55,11 +56,18 @@ def well(platform: Platform) -> bool:
 
 
 def engine_core(platform: Platform) -> psutil.Process:
-    """vLLM's own process below the replica."""
-    [replica] = platform.engine_processes(VICTIM)
-    cores = [child for child in replica.children(recursive=True) if "EngineCore" in " ".join(child.cmdline())]
-    assert len(cores) == 1
-    return cores[0]
+    """vLLM's own process below the replica, which on a busy machine Serve may just be replacing."""
+    wait_for(lambda: len(_engine_cores(platform)) == 1, "one engine process", 240)
+    return _engine_cores(platform)[0]
+
+
+def _engine_cores(platform: Platform) -> list[psutil.Process]:
+    found = []
+    for replica in platform.engine_processes(VICTIM):
+        with contextlib.suppress(psutil.Error):
+            below = replica.children(recursive=True)
+            found += [child for child in below if "EngineCore" in " ".join(child.cmdline())]
+    return found
 
 
 def answered_by(platform: Platform) -> str:
