@@ -283,3 +283,24 @@ def test_columns_are_what_kubectl_shows(resources: Resources, kube: k8s.ApiClien
     names = [column["name"] for column in table["columnDefinitions"]]
     assert names == ["Name", *(column["name"] for column in columns("ModelDeployment"))]
     assert table["rows"][0]["cells"][:3] == ["llama", "Running", 1]
+
+
+@pytest.mark.parametrize("data", [cluster(), model(), route(), tenant()], ids=lambda data: str(data["kind"]))
+def test_every_kind_can_be_applied_by_the_server(
+    kube: k8s.ApiClient, namespace: str, definitions: dict[str, Any], data: Data
+) -> None:
+    """A list type that server-side apply cannot merge is taken with the definition, and fails here."""
+    objects: Any = k8s.CustomObjectsApi(kube)
+    for _ in range(2):
+        found = objects.patch_namespaced_custom_object(
+            GROUP,
+            VERSION,
+            namespace,
+            plural(data["kind"]),
+            data["metadata"]["name"],
+            data,
+            field_manager="somebody",
+            force=True,
+            _content_type="application/apply-patch+yaml",
+        )
+    assert found["metadata"]["generation"] == 1
