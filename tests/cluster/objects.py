@@ -144,7 +144,7 @@ class Objects:
         return found
 
 
-def wait_for(found: Callable[[], T], what: str, timeout_s: float = 20.0, every_s: float = 0.05) -> T:
+def wait_for(found: Callable[[], T], what: str, timeout_s: float = 60.0, every_s: float = 0.05) -> T:
     """What `found` returns, once that is true.
 
     Raises:

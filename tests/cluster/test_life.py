@@ -72,7 +72,7 @@ def objects(place: Site, operator: Operator) -> Objects:
     return place.objects
 
 
-def is_ready(objects: Objects, kind: str, name: str, timeout_s: float = 20.0) -> None:
+def is_ready(objects: Objects, kind: str, name: str, timeout_s: float = 60.0) -> None:
     """Wait until it is, as it is written now."""
 
     def current() -> bool:
