@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Final
 
 from tradewind_operator.api import Api
 from tradewind_operator.credentials import ClusterSecrets, Values, digest_values, read_secrets
@@ -13,7 +13,7 @@ from tradewind_operator.kinds import CUSTOM
 from tradewind_operator.memory import Memory
 from tradewind_operator.policy.decide import decide
 from tradewind_operator.policy.images import AllowedImages
-from tradewind_operator.policy.namespace import Documents, Namespace
+from tradewind_operator.policy.namespace import Namespace
 from tradewind_operator.policy.secrets import wanted_secrets
 from tradewind_operator.reading import read_documents, read_owned, read_service, service_ref
 from tradewind_operator.routing import Key
@@ -71,26 +71,27 @@ class Gatherer:
         kinds, memory.stale = memory.stale, set()
         documents = await read_documents(self._api, key.namespace, kinds, memory.documents)
         memory.documents, memory.listed_all = documents, kinds >= set(CUSTOM)
-        values = await self._read_secrets(key, documents, memory, now, full=full)
-        decision = await asyncio.to_thread(decide, key.cluster, documents, memory.secrets, self._allowed)
-        homes = await asyncio.to_thread(lambda: Namespace.of(documents).homes())
-        memory.decision = decision
-        self._homes(key.namespace, homes)
-        if decision.compiled is not None:
-            await self._put_tokens(key, documents, memory, values)
+        namespace = await asyncio.to_thread(Namespace.of, documents)
+        values = await self._read_secrets(key, namespace, memory, now, full=full)
+        memory.decision = await asyncio.to_thread(
+            decide, key.cluster, namespace, memory.secrets, self._allowed
+        )
+        self._homes(key.namespace, namespace.homes())
+        if memory.decision.compiled is not None:
+            await self._put_tokens(key, namespace, memory, values)
 
     async def _read_secrets(
-        self, key: Key, documents: Documents, memory: Memory, now: float, *, full: bool
+        self, key: Key, namespace: Namespace, memory: Memory, now: float, *, full: bool
     ) -> Values:
         """Returns the values that were read, for the tokens; only what may be known of them is kept."""
-        uid = _uid(documents, key.cluster)
+        uid = _uid(namespace, key.cluster)
         before = memory.credentials
         if uid is None:
             memory.credentials = None
         elif full or before is None:
             memory.credentials = await ClusterSecrets(self._api, *key, uid).ensure()
         hash_key = memory.credentials.hash_key if memory.credentials is not None else self._no_hash_key
-        wanted = await asyncio.to_thread(wanted_secrets, documents)
+        wanted = wanted_secrets(namespace)
         interval = max(self._resync_s, len({item.name for item in wanted}) / _SECRETS_PER_S)
         due = now - memory.secrets_at >= interval or before is None or before.hash_key != hash_key
         names = {item.name for item in (wanted if due else wanted - memory.wanted)}
@@ -103,10 +104,10 @@ class Gatherer:
             memory.secrets_at, memory.tokens = now, None
         return values
 
-    async def _put_tokens(self, key: Key, documents: Documents, memory: Memory, values: Values) -> None:
+    async def _put_tokens(self, key: Key, namespace: Namespace, memory: Memory, values: Values) -> None:
         assert memory.decision is not None
         assert memory.decision.compiled is not None
-        uses, uid = frozenset(memory.decision.compiled.secrets), _uid(documents, key.cluster)
+        uses, uid = frozenset(memory.decision.compiled.secrets), _uid(namespace, key.cluster)
         if uses == memory.tokens or uid is None:
             return
         unread = {use.name for use in uses} - values.keys()
@@ -129,10 +130,7 @@ def _refuses_more(memory: Memory) -> bool:
     )
 
 
-def _uid(documents: Documents, cluster: str) -> str | None:
+def _uid(namespace: Namespace, cluster: str) -> str | None:
     """Of the ServingCluster; None where there is none."""
-    for document in documents.clusters:
-        metadata: Any = document["metadata"]
-        if metadata["name"] == cluster:
-            return str(metadata["uid"])
-    return None
+    entry = namespace.clusters.get(cluster)
+    return None if entry is None else str(entry.document["metadata"]["uid"])

@@ -22,7 +22,7 @@ from tradewind_operator.policy.cluster import choose_cluster, deletion_of
 from tradewind_operator.policy.decision import Decision, Deletion
 from tradewind_operator.policy.images import AllowedImages
 from tradewind_operator.policy.ladder import Ladder
-from tradewind_operator.policy.namespace import Documents, Entry, Form, Namespace
+from tradewind_operator.policy.namespace import Entry, Form, Namespace
 from tradewind_operator.policy.references import (
     References,
     callable_models,
@@ -37,7 +37,7 @@ from tradewind_operator.policy.verdict import Finding, Key, Reason
 
 def decide(
     cluster: str,
-    documents: Documents,
+    namespace: Namespace,
     secrets: SecretValues,
     allowed: AllowedImages,
     *,
@@ -47,12 +47,12 @@ def decide(
 
     Args:
         cluster: its name.
-        documents: all resources of the namespace, in any order.
-        secrets: what was read of `wanted_secrets(documents)`.
+        namespace: all its resources.
+        secrets: what was read of `wanted_secrets(namespace)`.
         allowed: images that it may ask for.
         max_bytes: of serveConfigV2.
     """
-    return _Deciding(cluster, Namespace.of(documents), secrets).decide(allowed, max_bytes)
+    return _Deciding(cluster, namespace, secrets).decide(allowed, max_bytes)
 
 
 class _Deciding:

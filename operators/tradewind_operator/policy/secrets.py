@@ -18,7 +18,7 @@ from tradewind.api.model import Path
 from tradewind.api.resources import Resource
 from tradewind.api.secrets import SecretKeyRef
 from tradewind.api.tenant import Tenant
-from tradewind_operator.policy.namespace import Documents, Namespace
+from tradewind_operator.policy.namespace import Namespace
 from tradewind_operator.policy.verdict import Finding, Reason
 
 MIN_KEY_CHARS: Final = 16
@@ -79,9 +79,8 @@ def value_of(value: bytes, hash_key: bytes) -> SecretValue:
     return SecretValue(State.PRESENT, key_hash(text, hash_key))
 
 
-def wanted_secrets(documents: Documents) -> frozenset[WantedSecret]:
-    """Of all resources of the namespace, as they are written and as they were accepted last."""
-    namespace = Namespace.of(documents)
+def wanted_secrets(namespace: Namespace) -> frozenset[WantedSecret]:
+    """Of all its resources, as they are written and as they were accepted last."""
     tables = (namespace.clusters, namespace.deployments, namespace.tenants)
     return frozenset(
         WantedSecret(reference.name, reference.key, use.name)

@@ -9,7 +9,7 @@ from tests.unit.api.builders import Data, changed, resource
 from tradewind_operator.policy.decide import decide
 from tradewind_operator.policy.decision import Decision
 from tradewind_operator.policy.images import AllowedImages
-from tradewind_operator.policy.namespace import Documents
+from tradewind_operator.policy.namespace import Documents, Namespace
 from tradewind_operator.policy.secrets import SecretValue, SecretValues, State
 
 NAMESPACE = "team"
@@ -73,7 +73,7 @@ def documents(*data: Data) -> Documents:
 
 
 def decided(*data: Data, about: str = "default", secrets: SecretValues = KEYS, **more: Any) -> Decision:
-    return decide(about, documents(*data), secrets, ALLOWED, **more)
+    return decide(about, Namespace.of(documents(*data)), secrets, ALLOWED, **more)
 
 
 def platform() -> list[Data]:
