@@ -11,19 +11,19 @@ from typing import Any, Final
 from opentelemetry.trace import Span, Tracer
 
 from tradewind_operator.api import Api
+from tradewind_operator.desired.metadata import is_ours
 from tradewind_operator.desired.world import Manifest
 from tradewind_operator.errors import Conflict, Invalid, NotFound, NotOurs, NotServed
-from tradewind_operator.kinds import CUSTOM, DISRUPTION_BUDGET, resource_of
+from tradewind_operator.kinds import CUSTOM_KINDS, DISRUPTION_BUDGET, resource_of
 from tradewind_operator.kinds import Resource as Kind
 from tradewind_operator.plan import ObjectRef, Patch, Plan
 from tradewind_operator.policy.finalizers import FinalizerChange
 from tradewind_operator.policy.namespace import Entry
 from tradewind_operator.policy.verdict import Key
-from tradewind_operator.reading import Observed, is_ours
+from tradewind_operator.reading import Observed
 
 logger = logging.getLogger(__name__)
 
-_CUSTOM: Final = {kind.kind: kind for kind in CUSTOM}
 _AT_ONCE: Final = 8
 
 
@@ -80,7 +80,7 @@ class Applier:
         wanted = [*others, change.finalizer] if change.add else others
         patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "finalizers": wanted}}
         try:
-            found = await self._api.merge_patch(_CUSTOM[change.kind], namespace, change.name, patch)
+            found = await self._api.merge_patch(CUSTOM_KINDS[change.kind], namespace, change.name, patch)
         except NotFound:
             return
         metadata.update({key: found["metadata"].get(key) for key in ("resourceVersion", "finalizers")})

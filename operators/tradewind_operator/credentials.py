@@ -17,9 +17,9 @@ from typing import Any, Final
 from tradewind.compiler.secret_names import SecretUse
 from tradewind_operator.api import Api
 from tradewind_operator.desired import names
-from tradewind_operator.desired.metadata import owned_labels
+from tradewind_operator.desired.metadata import is_ours, own_marks, owned_labels, owner_reference
 from tradewind_operator.errors import AlreadyExists, NotFound, NotOurs
-from tradewind_operator.kinds import SECRET, SERVING_CLUSTER
+from tradewind_operator.kinds import SECRET
 from tradewind_operator.policy.secrets import SecretValue, SecretValues, State, WantedSecret, value_of
 
 AUTH_TOKEN: Final = "auth_token"  # noqa: S105 - a key's name, which KubeRay prescribes
@@ -138,10 +138,8 @@ class ClusterSecrets:
         return manifest if texts is None else manifest | {"data": {k: _encode(v) for k, v in texts.items()}}
 
     def _check(self, secret: Mapping[str, Any]) -> None:
-        labels = secret["metadata"].get("labels") or {}
-        ours = {names.MANAGED_BY_LABEL: names.MANAGER, names.CLUSTER_LABEL: self._cluster}
-        if any(labels.get(key) != value for key, value in ours.items()):
-            wanted = ", ".join(f"{key}={value}" for key, value in ours.items())
+        if not is_ours(secret, self._cluster):
+            wanted = ", ".join(f"{key}={value}" for key, value in own_marks(self._cluster).items())
             raise NotOurs(
                 f"Secret {self._namespace}/{secret['metadata']['name']} belongs to someone else;"
                 f" rename it or the ServingCluster, or label it {wanted}"
@@ -180,17 +178,6 @@ def digest_values(wanted: Iterable[WantedSecret], values: Values, hash_key: byte
         else:
             found[item.name, item.key] = value_of(secret[item.key], hash_key)
     return found
-
-
-def owner_reference(cluster: str, uid: str) -> dict[str, Any]:
-    """By which an object goes away with its ServingCluster."""
-    return {
-        "apiVersion": SERVING_CLUSTER.api_version,
-        "kind": SERVING_CLUSTER.kind,
-        "name": cluster,
-        "uid": uid,
-        "controller": True,
-    }
 
 
 def _encode(text: str) -> str:

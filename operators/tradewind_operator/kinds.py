@@ -60,6 +60,7 @@ EVENT: Final = Resource("events.k8s.io/v1", "Event", "events")
 
 CUSTOM: Final = (SERVING_CLUSTER, MODEL_DEPLOYMENT, MODEL_ROUTE, TENANT)
 """Tradewind's own kinds."""
+CUSTOM_KINDS: Final = {resource.kind: resource for resource in CUSTOM}
 WATCHED: Final = (*CUSTOM, RAY_SERVICE)
 OWNED: Final = (
     RAY_SERVICE,

@@ -28,9 +28,15 @@ from tradewind_operator.desired.gpus import gpus_of
 from tradewind_operator.desired.matching import digest_of, matches
 from tradewind_operator.desired.rayservice import NO_NEW_CLUSTER
 from tradewind_operator.desired.world import Manifest
-from tradewind_operator.kinds import DISRUPTION_BUDGET, NETWORK_POLICY, RAY_SERVICE, VOLUME_CLAIM
+from tradewind_operator.kinds import (
+    DISRUPTION_BUDGET,
+    NETWORK_POLICY,
+    RAY_CLUSTER,
+    RAY_SERVICE,
+    VOLUME_CLAIM,
+)
+from tradewind_operator.status.rayservice import is_current, ray_cluster_names
 
-RAY_CLUSTER_KIND: Final = "RayCluster"
 _REMOVED: Final = (DISRUPTION_BUDGET.kind, NETWORK_POLICY.kind, VOLUME_CLAIM.kind)
 """Kinds of which an object is deleted when it is no longer wanted. Everything else ends with its owner."""
 
@@ -121,7 +127,7 @@ def _bring_in(wanted: Manifest, there: Manifest | None) -> tuple[Manifest, Upgra
     upgrade: Upgrade | None
     if not reasons:
         upgrade = _in_place(old, config)
-    elif not _ray_clusters(there):
+    elif not ray_cluster_names(there):
         config, upgrade = new, None
     elif wanted["spec"]["upgradeStrategy"]["type"] == NO_NEW_CLUSTER:
         config, upgrade = changes.with_only_sizes(new, old), _second(reasons, wanted, held=True)
@@ -145,7 +151,7 @@ def _serve_config(wanted: Manifest, there: Manifest, config: Manifest, *, held: 
         return later, False
     before, after = changes.images(old), changes.images(config)
     changing = any(after.get(group, image) != image for group, image in before.items())
-    unseen = names.SERVE_CONFIG_ANNOTATION in _annotations(there) and not _seen(there)
+    unseen = names.SERVE_CONFIG_ANNOTATION in _annotations(there) and not is_current(there)
     return (now, True) if changing or unseen else (later, False)
 
 
@@ -156,19 +162,6 @@ def _in_place(old: Manifest, config: Manifest) -> Upgrade | None:
 
 def _second(reasons: list[str], wanted: Manifest, *, held: bool = False) -> Upgrade:
     return Upgrade("new-cluster", tuple(reasons), gpus_of(wanted["spec"]), held)
-
-
-def _ray_clusters(service: Manifest) -> list[str]:
-    """RayClusters that a RayService has or is about to have."""
-    status = service.get("status") or {}
-    parts = (status.get("activeServiceStatus") or {}, status.get("pendingServiceStatus") or {})
-    return [name for part in parts if (name := part.get("rayClusterName"))]
-
-
-def _seen(service: Manifest) -> bool:
-    """KubeRay has acted on the last change of the RayService."""
-    generation = service["metadata"].get("generation", 0)
-    return int((service.get("status") or {}).get("observedGeneration", -1)) >= int(generation)
 
 
 def _annotations(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -216,8 +209,8 @@ def _resizes(services: list[Manifest], observed: Mapping[ObjectRef, Manifest]) -
     for service in services:
         there = observed.get(ObjectRef.of(service))
         wanted = {group["groupName"]: group for group in changes.groups(service["spec"]["rayClusterConfig"])}
-        for name in _ray_clusters(there) if there is not None else ():
-            ref = ObjectRef(service["apiVersion"], RAY_CLUSTER_KIND, service["metadata"]["namespace"], name)
+        for name in ray_cluster_names(there) if there is not None else ():
+            ref = ObjectRef(RAY_CLUSTER.api_version, RAY_CLUSTER.kind, service["metadata"]["namespace"], name)
             if (cluster := observed.get(ref)) is not None and (patch := _resize(cluster, wanted)):
                 yield Patch(ref, tuple(patch))
 

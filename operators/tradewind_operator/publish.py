@@ -12,8 +12,8 @@ from typing import Any, Final
 from tradewind.telemetry.redaction import redact
 from tradewind_operator.api import Api
 from tradewind_operator.errors import Invalid, NotFound, OperatorError
-from tradewind_operator.events import Events, Type
-from tradewind_operator.kinds import CUSTOM
+from tradewind_operator.events import Events
+from tradewind_operator.kinds import CUSTOM_KINDS
 from tradewind_operator.policy.namespace import Entry
 from tradewind_operator.policy.verdict import Key
 from tradewind_operator.status.cluster import cluster_status
@@ -27,7 +27,6 @@ from tradewind_operator.status.transitions import EventNote, transitions
 logger = logging.getLogger(__name__)
 
 RECONCILE_ERROR: Final = "ReconcileError"
-_KINDS: Final = {kind.kind: kind for kind in CUSTOM}
 _AT_LEAST_S: Final = 0.5
 _AT_ONCE: Final = 4
 """A thousand new models are thousands of writes, and the Lease must be renewed beside them."""
@@ -120,7 +119,7 @@ class Publisher:
         document: Any = entry.document
         uid = str(document["metadata"]["uid"])
         try:
-            await self._api.put_status(_KINDS[entry.kind], namespace, entry.name, uid, status)
+            await self._api.put_status(CUSTOM_KINDS[entry.kind], namespace, entry.name, uid, status)
         except NotFound:
             return False
         except Invalid as error:
@@ -135,7 +134,6 @@ class Publisher:
 
     async def tell(self, entry: Entry, note: EventNote, trace: str) -> None:
         """Write an Event. Never fails."""
-        kind: Type = "Warning" if note.type == "Warning" else "Normal"
         await self._events.emit(
-            entry.document, kind, note.reason, note.message, action="Reconcile", trace=trace
+            entry.document, note.type, note.reason, note.message, action="Reconcile", trace=trace
         )

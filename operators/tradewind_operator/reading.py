@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any, Final
 
 from tradewind_operator.api import Api, Object
-from tradewind_operator.desired import names
+from tradewind_operator.desired.metadata import is_ours, own_marks
 from tradewind_operator.errors import NotFound, NotServed
 from tradewind_operator.kinds import (
     CUSTOM,
@@ -21,25 +21,13 @@ from tradewind_operator.kinds import (
 )
 from tradewind_operator.plan import ObjectRef
 from tradewind_operator.policy.namespace import Documents
+from tradewind_operator.status.rayservice import ray_cluster_names
 
 logger = logging.getLogger(__name__)
 
 _FIELDS: Final = dict(zip(CUSTOM, ("clusters", "deployments", "routes", "tenants"), strict=True))
 
 Observed = dict[ObjectRef, Object]
-
-
-def owned_selector(cluster: str) -> str:
-    """Label selector of everything that the operator made for a ServingCluster."""
-    return f"{names.MANAGED_BY_LABEL}={names.MANAGER},{names.CLUSTER_LABEL}={cluster}"
-
-
-def is_ours(found: Mapping[str, object], cluster: str) -> bool:
-    """Whether an object carries the labels of what the operator made for this ServingCluster."""
-    metadata = found["metadata"]
-    labels = (metadata.get("labels") if isinstance(metadata, Mapping) else None) or {}
-    wanted = {names.MANAGED_BY_LABEL: names.MANAGER, names.CLUSTER_LABEL: cluster}
-    return bool(wanted.items() <= labels.items())
 
 
 async def read_documents(
@@ -73,10 +61,8 @@ async def read_service(api: Api, namespace: str, cluster: str) -> Object | None:
 
 async def read_ray_clusters(api: Api, service: Object | None) -> Observed:
     """The RayClusters that a RayService's status names. Raises ApiError."""
-    status = (service or {}).get("status") or {}
-    parts = [status.get("activeServiceStatus") or {}, status.get("pendingServiceStatus") or {}]
     found: Observed = {}
-    for name in sorted({name for part in parts if (name := part.get("rayClusterName"))}):
+    for name in ray_cluster_names(service or {}):
         assert service is not None
         try:
             cluster = await api.get(RAY_CLUSTER, service["metadata"]["namespace"], name)
@@ -93,7 +79,8 @@ def service_ref(namespace: str, cluster: str) -> ObjectRef:
 
 async def _list(api: Api, kind: Resource, namespace: str, cluster: str) -> list[Object]:
     try:
-        return await api.list(kind, namespace, owned_selector(cluster))
+        selector = ",".join(f"{label}={value}" for label, value in own_marks(cluster).items())
+        return await api.list(kind, namespace, selector)
     except NotServed:
         if kind != DISRUPTION_BUDGET:
             raise

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from tradewind_operator.desired import names
 from tradewind_operator.desired.world import ClusterWorld, Manifest
-from tradewind_operator.kinds import TRADEWIND
+from tradewind_operator.kinds import SERVING_CLUSTER
 
 
 def owned_labels(cluster: str) -> dict[str, str]:
@@ -13,6 +16,27 @@ def owned_labels(cluster: str) -> dict[str, str]:
         names.MANAGED_BY_LABEL: names.MANAGER,
         names.PART_OF_LABEL: "tradewind",
         names.CLUSTER_LABEL: cluster,
+    }
+
+
+def own_marks(cluster: str) -> dict[str, str]:
+    """Those of them by which the operator knows its own; the other one is for people."""
+    return {label: value for label, value in owned_labels(cluster).items() if label != names.PART_OF_LABEL}
+
+
+def is_ours(found: Mapping[str, Any], cluster: str) -> bool:
+    """Whether an object carries the marks of what the operator made for this ServingCluster."""
+    return bool(own_marks(cluster).items() <= (found["metadata"].get("labels") or {}).items())
+
+
+def owner_reference(cluster: str, uid: str) -> Manifest:
+    """By which an object goes away with its ServingCluster."""
+    return {
+        "apiVersion": SERVING_CLUSTER.api_version,
+        "kind": SERVING_CLUSTER.kind,
+        "name": cluster,
+        "uid": uid,
+        "controller": True,
     }
 
 
@@ -33,13 +57,5 @@ def metadata(world: ClusterWorld, name: str) -> Manifest:
         "name": name,
         "namespace": world.namespace,
         "labels": owned_labels(world.name),
-        "ownerReferences": [
-            {
-                "apiVersion": TRADEWIND,
-                "kind": "ServingCluster",
-                "name": world.name,
-                "uid": world.uid,
-                "controller": True,
-            }
-        ],
+        "ownerReferences": [owner_reference(world.name, world.uid)],
     }

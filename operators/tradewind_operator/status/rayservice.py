@@ -9,6 +9,19 @@ from typing import Any
 from tradewind.api.app_status import AppStatus, parse_kuberay_status
 
 
+def ray_cluster_names(rayservice: Mapping[str, Any]) -> list[str]:
+    """RayClusters that it has or is about to have: the one that serves, then the one that is made."""
+    status = rayservice.get("status") or {}
+    parts = (status.get("activeServiceStatus") or {}, status.get("pendingServiceStatus") or {})
+    return list(dict.fromkeys(name for part in parts if (name := part.get("rayClusterName"))))
+
+
+def is_current(rayservice: Mapping[str, Any]) -> bool:
+    """KubeRay has seen the last change of the spec."""
+    seen = (rayservice.get("status") or {}).get("observedGeneration") or 0
+    return int(seen) >= int(rayservice["metadata"].get("generation") or 1)
+
+
 @dataclass(frozen=True, slots=True)
 class RayServiceState:
     """A RayService, read once."""
@@ -37,12 +50,11 @@ class RayServiceState:
         active = status.get("activeServiceStatus") or {}
         pending = status.get("pendingServiceStatus") or {}
         serving = active if active.get("rayClusterName") else pending
-        generation = int(rayservice["metadata"].get("generation") or 1)
         return cls(
             ready=ready.get("status") == "True",
             reason=str(ready.get("reason") or ""),
             message=str(ready.get("message") or ""),
-            current=int(status.get("observedGeneration") or 0) >= generation,
+            current=is_current(rayservice),
             upgrading=(conditions.get("UpgradeInProgress") or {}).get("status") == "True",
             active=active.get("rayClusterName") or None,
             pending=pending.get("rayClusterName") or None,
