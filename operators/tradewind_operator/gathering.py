@@ -124,7 +124,7 @@ def _refuses_more(memory: Memory) -> bool:
         and decision is not None
         and any(
             not verdict.accepted
-            and condition_of(decision.entries[key].document.get("status"), ACCEPTED).get("status") != FALSE
+            and condition_of(decision.entries[key].status, ACCEPTED).get("status") != FALSE
             for key, verdict in decision.verdicts.items()
         )
     )

@@ -61,7 +61,7 @@ def is_settled(statuses: Statuses) -> bool:
 
 def with_error(status: Mapping[str, Any], entry: Entry, error: Exception, now: datetime) -> dict[str, Any]:
     """A ServingCluster's status that says that the reconcile failed."""
-    old = entry.document.get("status") or {}
+    old = entry.status
     said = Said(FALSE, RECONCILE_ERROR, f"{safe_text(error)} The operator tries again.")
     ready = written(old, [(READY, said)], entry.generation, now)
     others = [item for item in status.get("conditions") or () if item.get("type") != READY]

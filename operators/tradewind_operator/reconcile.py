@@ -184,9 +184,10 @@ class Reconciler:
         and whether another pass has to follow."""
         if decision.compiled is None or decision.spec is None:
             return None, False
-        world = self._world(key, memory, decision)
+        seen = self._observe(key, memory, decision)
+        world = self._world(key, seen)
         planned = await asyncio.to_thread(lambda: plan(desired_objects(world), memory.observed))
-        memory.upgrade = _upgrade(planned, memory, self._observe(key, memory, decision))
+        memory.upgrade = _upgrade(planned, memory, seen)
         try:
             if memory.upgrade.state is UpgradeState.NEEDED:
                 await self._announce(key, memory, decision, trace)
@@ -269,10 +270,10 @@ class Reconciler:
         except Exception as second:
             logger.warning("the failure of %s could not be told: %s", key, safe_text(second))
 
-    def _world(self, key: Key, memory: Memory, decision: Decision) -> ClusterWorld:
+    def _world(self, key: Key, seen: Observation) -> ClusterWorld:
+        decision, service = seen.decision, seen.service
         assert decision.spec is not None
         assert decision.compiled is not None
-        service = self._observe(key, memory, decision).service
         return ClusterWorld(
             name=key.cluster,
             namespace=key.namespace,

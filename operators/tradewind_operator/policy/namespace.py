@@ -77,6 +77,11 @@ class Entry:
         return generation_of(self.document)
 
     @property
+    def status(self) -> Mapping[str, Any]:
+        """As it was written last; empty before that."""
+        return self.document.get("status") or {}
+
+    @property
     def deleting(self) -> bool:
         return bool(self.document["metadata"].get("deletionTimestamp"))
 

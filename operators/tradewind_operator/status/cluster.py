@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final
 
 from tradewind.api.app_status import AppStatus
@@ -25,7 +24,7 @@ from tradewind_operator.status.conditions import (
     written,
 )
 from tradewind_operator.status.live import UpgradeState
-from tradewind_operator.status.observation import GATEWAY, Observation, common
+from tradewind_operator.status.observation import GATEWAY, Observation, common, present
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,9 @@ class _Cluster:
     entry: Entry
     seen: Observation
 
-    @cached_property
+    @property
     def old(self) -> Status:
-        return self.entry.document.get("status") or {}
+        return self.entry.status
 
     @property
     def gateway(self) -> AppStatus | None:
@@ -66,9 +65,8 @@ def cluster_status(entry: Entry, seen: Observation) -> dict[str, Any]:
     """The whole new status of a ServingCluster."""
     cluster = _Cluster(entry, seen)
     decision, service, gateway = seen.decision, seen.service, seen.live.gateway
-    verdict = decision.verdicts.get(entry.key)
     said = [
-        (ACCEPTED, accepted(verdict) if verdict is not None else None),
+        (ACCEPTED, accepted(decision.verdicts.get(entry.key))),
         (READY, first(_CHECKS, cluster, Said(TRUE, "Ready", "The gateways serve."))),
         (CLUSTER_UPGRADE, _upgrade(cluster)),
     ]
@@ -86,7 +84,7 @@ def cluster_status(entry: Entry, seen: Observation) -> dict[str, Any]:
         "routes": decision.count("ModelRoute"),
         "tenants": decision.count("Tenant"),
     }
-    return {name: value for name, value in fields.items() if value is not None}
+    return present(fields)
 
 
 def _upgrade(cluster: _Cluster) -> Said:

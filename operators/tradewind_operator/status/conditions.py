@@ -48,8 +48,10 @@ def first(checks: Iterable[Check[Input]], given: Input, otherwise: Said) -> Said
     return otherwise
 
 
-def accepted(verdict: Verdict) -> Said:
-    """The condition `Accepted` of a verdict."""
+def accepted(verdict: Verdict | None) -> Said | None:
+    """The condition `Accepted` of a verdict; None without one."""
+    if verdict is None:
+        return None
     return Said(TRUE if verdict.accepted else FALSE, verdict.reason.value, verdict.message)
 
 

@@ -7,7 +7,6 @@ weight on one route must not make a thousand models "not ready" for a second.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final
 
 from tradewind.api.app_status import AppStatus
@@ -28,7 +27,7 @@ from tradewind_operator.status.conditions import (
     written,
 )
 from tradewind_operator.status.live import DeploymentLive
-from tradewind_operator.status.observation import Observation, common
+from tradewind_operator.status.observation import Observation, common, present
 
 MODEL_LABEL: Final = "tradewind.dev/model"
 
@@ -51,9 +50,9 @@ class _Model:
     entry: Entry
     seen: Observation
 
-    @cached_property
+    @property
     def old(self) -> Status:
-        return self.entry.document.get("status") or {}
+        return self.entry.status
 
     @property
     def name(self) -> str:
@@ -101,8 +100,7 @@ def deployment_status(entry: Entry, seen: Observation) -> dict[str, Any]:
     """The whole new status of a ModelDeployment."""
     model = _Model(entry, seen)
     ready = first(_CHECKS, model, Said(TRUE, "Ready", _serving(model)))
-    verdict = seen.decision.verdicts.get(entry.key)
-    said = [(ACCEPTED, accepted(verdict) if verdict is not None else None), (READY, ready)]
+    said = [(ACCEPTED, accepted(seen.decision.verdicts.get(entry.key))), (READY, ready)]
     fields: dict[str, Any] = {
         **common(entry, seen.decision),
         "conditions": written(model.old, said, entry.generation, seen.now),
@@ -111,7 +109,7 @@ def deployment_status(entry: Entry, seen: Observation) -> dict[str, Any]:
         **_served(model, ready),
         "lastError": _last_error(model, ready),
     }
-    return {name: value for name, value in fields.items() if value is not None}
+    return present(fields)
 
 
 def _state(model: _Model, ready: Said) -> str:

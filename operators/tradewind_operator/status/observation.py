@@ -86,10 +86,15 @@ def common(entry: Entry, decision: Decision) -> dict[str, Any]:
     """What the status of every kind begins with: its generation and what was accepted last."""
     status: dict[str, Any] = {"observedGeneration": entry.generation}
     verdict = decision.verdicts.get(entry.key)
-    old = entry.document.get("status") or {}
+    old = entry.status
     if verdict is not None and verdict.accepted:
         spec = entry.document.get("spec")
         status["accepted"] = {"generation": entry.generation, "spec": {} if spec is None else spec}
     elif old.get("accepted"):
         status["accepted"] = old["accepted"]
     return status
+
+
+def present(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """A status without what is not known."""
+    return {name: value for name, value in fields.items() if value is not None}

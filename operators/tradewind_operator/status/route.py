@@ -24,7 +24,7 @@ from tradewind_operator.status.conditions import (
     first,
     written,
 )
-from tradewind_operator.status.observation import Observation, common
+from tradewind_operator.status.observation import Observation, common, present
 
 _LONGEST_LINE: Final = 512
 
@@ -37,9 +37,9 @@ class _Route:
     seen: Observation
     ready_deployments: frozenset[str]
 
-    @cached_property
+    @property
     def old(self) -> Status:
-        return self.entry.document.get("status") or {}
+        return self.entry.status
 
     @cached_property
     def wanted(self) -> RouteEntry | None:
@@ -80,8 +80,7 @@ def route_status(entry: Entry, seen: Observation, ready_deployments: frozenset[s
     """
     route = _Route(entry, seen, ready_deployments)
     ready = first(_CHECKS, route, Said(TRUE, "Ready", "All variants that get traffic can answer."))
-    verdict = seen.decision.verdicts.get(entry.key)
-    said = [(ACCEPTED, accepted(verdict) if verdict is not None else None), (READY, ready)]
+    said = [(ACCEPTED, accepted(seen.decision.verdicts.get(entry.key))), (READY, ready)]
     variants = _variants(route)
     fields: dict[str, Any] = {
         **common(entry, seen.decision),
@@ -90,7 +89,7 @@ def route_status(entry: Entry, seen: Observation, ready_deployments: frozenset[s
         "split": _split(variants),
         "revision": route.revision if route.wanted is not None else None,
     }
-    return {name: value for name, value in fields.items() if value is not None}
+    return present(fields)
 
 
 def answering(statuses: Mapping[str, Status]) -> frozenset[str]:

@@ -12,9 +12,7 @@ from tradewind_operator.status.observation import Observation, common
 
 def tenant_status(entry: Entry, seen: Observation) -> dict[str, Any]:
     """The whole new status of a Tenant: keys that open something, and models that they open."""
-    verdict = seen.decision.verdicts.get(entry.key)
-    old = entry.document.get("status") or {}
-    said = [(ACCEPTED, accepted(verdict) if verdict is not None else None)]
+    said = [(ACCEPTED, accepted(seen.decision.verdicts.get(entry.key)))]
     form = seen.decision.in_force.get(entry.key)
     keys, models = 0, 0
     if form is not None and isinstance(form.resource, Tenant):
@@ -24,7 +22,7 @@ def tenant_status(entry: Entry, seen: Observation) -> dict[str, Any]:
             models = seen.decision.count("ModelDeployment") + seen.decision.count("ModelRoute")
     return {
         **common(entry, seen.decision),
-        "conditions": written(old, said, entry.generation, seen.now),
+        "conditions": written(entry.status, said, entry.generation, seen.now),
         "keys": keys,
         "models": models,
     }
