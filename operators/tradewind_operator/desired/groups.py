@@ -7,7 +7,7 @@ from typing import Final
 
 from tradewind.api.nodes import Pool
 from tradewind.api.values import Quantity
-from tradewind.compiler.compile import GATEWAY_ROLE, POOL_LABEL, ROLE_LABEL
+from tradewind.compiler.compile import CLUSTER_GATEWAY_CPUS, GATEWAY_ROLE, POOL_LABEL, ROLE_LABEL
 from tradewind_operator.desired import names
 from tradewind_operator.desired.cache import cache_volume
 from tradewind_operator.desired.environment import pod_environment
@@ -41,9 +41,6 @@ from tradewind_operator.desired.world import ClusterWorld, Manifest
 _OBJECT_STORE: Final = Quantity(128 * 2**20)
 _SHARED: Final = Quantity(256 * 2**20)
 """Of head and gateways, for the object store; tokens do not pass through it."""
-_GATEWAY_CPUS: Final = "1"
-"""What the gateway app asks for per replica: exactly one fits into a pod, however large the pod is."""
-
 AUTOSCALER_LOGS: Final = scratch("ray-logs", "/tmp/ray", "8Gi")  # noqa: S108 - a volume
 """Ray's session directory: the autoscaler writes its log where the head reads it."""
 AUTOSCALER_TMP: Final = scratch("autoscaler-tmp", "/tmp", "64Mi")  # noqa: S108 - a volume
@@ -115,7 +112,7 @@ def gateway_group(world: ClusterWorld) -> Manifest:
     return {
         "groupName": names.GATEWAY_GROUP,
         "labels": {ROLE_LABEL: GATEWAY_ROLE},
-        "rayStartParams": _ray_start(cpus=_GATEWAY_CPUS),
+        "rayStartParams": _ray_start(cpus=str(CLUSTER_GATEWAY_CPUS)),
         **_size(world.gateways, world.gateways),
         "template": pod_template(world, pod),
     }

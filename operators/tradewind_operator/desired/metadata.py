@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tradewind.compiler.compile import ROLE_LABEL
 from tradewind_operator.desired import names
 from tradewind_operator.desired.world import ClusterWorld, Manifest
 from tradewind_operator.kinds import SERVING_CLUSTER
@@ -42,13 +43,13 @@ def owner_reference(cluster: str, uid: str) -> Manifest:
 
 def pod_labels(cluster: str, role: str) -> dict[str, str]:
     """Labels of a pod, beside those that KubeRay adds. Roles: head, gateway, engine."""
-    return {names.PART_OF_LABEL: "tradewind", names.CLUSTER_LABEL: cluster, names.ROLE_LABEL: role}
+    return {names.PART_OF_LABEL: "tradewind", names.CLUSTER_LABEL: cluster, ROLE_LABEL: role}
 
 
 def role_selector(cluster: str, role: str | None = None) -> dict[str, str]:
     """Labels that select the pods of a role, or all pods of the cluster."""
     selector = {names.CLUSTER_LABEL: cluster}
-    return selector if role is None else {**selector, names.ROLE_LABEL: role}
+    return selector if role is None else {**selector, ROLE_LABEL: role}
 
 
 def metadata(world: ClusterWorld, name: str) -> Manifest:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+from tradewind.compiler.compile import CLUSTER_PORT
+
 MANAGER: Final = "tradewind-operator"
 
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
-ROLE_LABEL: Final = "tradewind.dev/role"
 PART_OF_LABEL: Final = "app.kubernetes.io/part-of"
 NAME_LABEL: Final = "app.kubernetes.io/name"
 COMPONENT_LABEL: Final = "app.kubernetes.io/component"
@@ -31,7 +32,7 @@ HEAD_ROLE: Final = "head"
 ENGINE_ROLE: Final = "engine"
 
 USER_ID: Final = 10001
-ENDPOINT_PORT: Final = 8000
+ENDPOINT_PORT: Final = CLUSTER_PORT
 GCS_PORT: Final = 6379
 DASHBOARD_PORT: Final = 8265
 AGENT_PORT: Final = 52365

@@ -13,17 +13,13 @@ from typing import Final
 from tradewind.api.cluster import ServingCluster
 from tradewind.api.deployment import ModelDeployment
 from tradewind.api.explain import dotted
-from tradewind.api.key_hash import key_hash
+from tradewind.api.key_hash import MAX_KEY_CHARS, MIN_KEY_CHARS, key_fault, key_hash
 from tradewind.api.model import Path
 from tradewind.api.resources import Resource
 from tradewind.api.secrets import SecretKeyRef
 from tradewind.api.tenant import Tenant
 from tradewind_operator.policy.namespace import Namespace
 from tradewind_operator.policy.verdict import Finding, Reason
-
-MIN_KEY_CHARS: Final = 16
-MAX_KEY_CHARS: Final = 512
-"""The gateway's own bounds of an API key: it refuses a configuration with another one."""
 
 
 class Use(Enum):
@@ -74,7 +70,7 @@ def value_of(value: bytes, hash_key: bytes) -> SecretValue:
         text = value.decode("ascii").strip()
     except UnicodeDecodeError:
         return SecretValue(State.UNUSABLE)
-    if not text.isprintable() or " " in text or not MIN_KEY_CHARS <= len(text) <= MAX_KEY_CHARS:
+    if key_fault(text):
         return SecretValue(State.UNUSABLE)
     return SecretValue(State.PRESENT, key_hash(text, hash_key))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tradewind.api.app_status import AppStatus, settings_revision
 from tradewind.api.wire import RouteEntry
+from tradewind.compiler.compile import CLUSTER_PORT
 from tradewind_operator.policy.decision import Decision
 from tradewind_operator.policy.namespace import Entry
 from tradewind_operator.status.live import Live, Upgrade
@@ -44,7 +45,7 @@ class Observation:
     @property
     def endpoint(self) -> str:
         """URL of the OpenAI API inside Kubernetes."""
-        return f"http://{self.decision.cluster}.{self.decision.namespace}.svc:8000/v1"
+        return f"http://{self.decision.cluster}.{self.decision.namespace}.svc:{CLUSTER_PORT}/v1"
 
     @cached_property
     def revisions(self) -> Mapping[str, str]:

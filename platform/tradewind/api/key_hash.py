@@ -1,4 +1,4 @@
-"""The keyed hash under which the gateway knows a tenant's API key.
+"""What an API key may look like, and the keyed hash under which the gateway knows it.
 
 The operator hashes what the referenced Secrets hold and hands the hashes to the gateway, so that no
 configuration ever carries a key. Without the cluster's hash key a hash can be neither made nor guessed
@@ -10,8 +10,19 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+MIN_KEY_CHARS: Final = 16
+MAX_KEY_CHARS: Final = 512
 HASH_BYTES: Final = 32
 _PERSON: Final = b"tradewind-key"
+
+
+def key_fault(key: str) -> str:
+    """What is wrong with an API key without surrounding white space; empty when nothing is."""
+    if not key.isascii() or not key.isprintable() or " " in key:
+        return "must be printable ASCII without spaces"
+    if not MIN_KEY_CHARS <= len(key) <= MAX_KEY_CHARS:
+        return f"must have {MIN_KEY_CHARS} to {MAX_KEY_CHARS} characters"
+    return ""
 
 
 def key_hash(key: str, hash_key: bytes) -> str:

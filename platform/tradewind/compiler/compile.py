@@ -30,7 +30,7 @@ GATEWAY_ROLE: Final = "gateway"
 CLUSTER_PORT: Final = 8000
 CLUSTER_GATEWAYS: Final = 2
 _LOCAL_GATEWAY_CPUS: Final = 0.25
-_CLUSTER_GATEWAY_CPUS: Final = 1.0
+CLUSTER_GATEWAY_CPUS: Final = 1
 """All that a gateway pod offers to Ray, so that no two replicas share one."""
 _HEALTH: Final = {"health_check_period_s": 2.0, "health_check_timeout_s": 10.0}
 # For every application: Serve gives it to each that names none.
@@ -136,7 +136,7 @@ def _gateway_app(
 ) -> dict[str, Any]:
     actor: dict[str, Any] = {"num_cpus": _LOCAL_GATEWAY_CPUS}
     if platform.kubernetes:
-        actor = {"num_cpus": _CLUSTER_GATEWAY_CPUS, "label_selector": {ROLE_LABEL: GATEWAY_ROLE}}
+        actor = {"num_cpus": float(CLUSTER_GATEWAY_CPUS), "label_selector": {ROLE_LABEL: GATEWAY_ROLE}}
     return {
         "name": "gateway",
         "route_prefix": "/",

@@ -12,7 +12,7 @@ import hmac
 import secrets
 from collections.abc import Callable
 
-from tradewind.api.key_hash import HASH_BYTES, key_digest
+from tradewind.api.key_hash import HASH_BYTES, MAX_KEY_CHARS, key_digest, key_fault
 from tradewind.api.problems import Code
 from tradewind.api.wire import GatewayConfig, SecretRef, TenantEntry
 from tradewind.gateway.head import Head
@@ -20,8 +20,6 @@ from tradewind.gateway.problems import ConfigRefused, Refused
 
 ANONYMOUS = "anonymous"
 """Tenant of callers without a key, where the configuration allows them."""
-MIN_KEY_CHARS = 16
-MAX_KEY_CHARS = 512
 
 _ALL = "*"
 
@@ -114,10 +112,8 @@ def _read_key(entry: TenantEntry, reference: SecretRef, read_secret: SecretReade
     except Exception as error:
         # Whatever a reader raises. Only the kind of the failure: its text may quote what was read.
         raise ConfigRefused(f"{where} cannot be read ({type(error).__name__})") from None
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise ConfigRefused(f"{where} must be printable ASCII without spaces")
-    if not MIN_KEY_CHARS <= len(key) <= MAX_KEY_CHARS:
-        raise ConfigRefused(f"{where} must have {MIN_KEY_CHARS} to {MAX_KEY_CHARS} characters")
+    if fault := key_fault(key):
+        raise ConfigRefused(f"{where} {fault}")
     return key.encode()
 
 
