@@ -17,6 +17,8 @@ from kubernetes import client as k8s
 from tests.cluster.apiserver import running
 from tests.cluster.cluster import Cluster
 from tests.cluster.given import given_kubeconfig
+from tests.cluster.kuberay import KubeRay
+from tests.cluster.operated import install
 from tools import cluster_binaries
 
 HERE = Path(__file__).parent
@@ -62,3 +64,11 @@ def namespace(kube: k8s.ApiClient) -> Iterator[str]:
     core.create_namespace({"metadata": {"name": name}})
     yield name
     core.delete_namespace(name)
+
+
+@pytest.fixture(scope="module")
+def kuberay(api: Cluster, kube: k8s.ApiClient) -> Iterator[KubeRay]:
+    """The stand-in, on a server that has every definition."""
+    install(kube)
+    with api.client() as client, KubeRay(client) as kuberay:
+        yield kuberay

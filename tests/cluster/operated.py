@@ -31,6 +31,7 @@ from kubernetes import utils
 
 from tests.cluster.apiserver import free_port, implied_groups
 from tests.cluster.cluster import LOOPBACK, Cluster
+from tests.cluster.definitions import put
 from tests.cluster.kuberay import KubeRay, definitions
 from tests.cluster.objects import Objects, wait_for
 from tests.cluster.processes import Program, Programs
@@ -41,31 +42,13 @@ from tradewind.schema.crds import crd
 
 ACCOUNT = "tradewind-operator"
 READY_S = 60.0
-EXISTS = 409
 SETTINGS_FILE = "/etc/tradewind/operator/settings.yaml"
 PYTHONPATH = os.pathsep.join(str(ROOT / part) for part in ("platform", "operators"))
 
 
 def install(kube: k8s.ApiClient) -> None:
-    """Every definition that the operator needs, brought up to date; they stay for others."""
-    extensions: Any = k8s.ApiextensionsV1Api(kube)
-    manifests = [*(crd(kind) for kind in KINDS), *definitions()]
-    for manifest in manifests:
-        name = manifest["metadata"]["name"]
-        try:
-            extensions.create_custom_resource_definition(manifest)
-        except k8s.ApiException as error:
-            if error.status != EXISTS:
-                raise
-            extensions.patch_custom_resource_definition(name, {"spec": manifest["spec"]})
-    for manifest in manifests:
-        wait_for(lambda name=manifest["metadata"]["name"]: _served(extensions, name), "definition served", 30)
-
-
-def _served(extensions: Any, name: str) -> bool:
-    found = extensions.read_custom_resource_definition(name)
-    told = {item.type: item.status for item in found.status.conditions or ()}
-    return bool(told.get("Established") == "True")
+    """Every definition that the operator needs."""
+    put(kube, [*(crd(kind) for kind in KINDS), *definitions()])
 
 
 @dataclass(frozen=True)

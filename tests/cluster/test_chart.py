@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +16,7 @@ from helm_python import Config
 from kubernetes import client as k8s
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.definitions import take_away
 from tests.golden.chart.rendering import CHART, copy_with_kuberay, take_out_rules
 
 pytestmark = pytest.mark.cluster
@@ -50,17 +50,7 @@ def definitions(kube: k8s.ApiClient) -> Iterator[None]:
         extensions.create_custom_resource_definition(least_definition())
     yield
     if made:
-        remove_definition(kube, DEFINITION)
-
-
-def remove_definition(kube: k8s.ApiClient, name: str) -> None:
-    """Until it is gone: nobody can make it anew while it goes."""
-    extensions = k8s.ApiextensionsV1Api(kube)
-    extensions.delete_custom_resource_definition(name)
-    deadline = time.monotonic() + 30
-    while name in {item.metadata.name for item in extensions.list_custom_resource_definition().items}:
-        assert time.monotonic() < deadline, f"{name} is still there"
-        time.sleep(0.1)
+        take_away(kube, DEFINITION)
 
 
 def least_definition() -> dict[str, Any]:
@@ -140,7 +130,7 @@ def test_definitions_come_with_the_release_and_stay(
     finally:
         for definition in extensions.list_custom_resource_definition().items:
             if definition.spec.group == "tradewind.dev":
-                remove_definition(kube, definition.metadata.name)
+                take_away(kube, definition.metadata.name)
 
 
 def test_the_chart_says_which_kubernetes_it_needs(

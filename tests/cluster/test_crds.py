@@ -6,7 +6,6 @@ A server without CEL (before 1.25) takes what only a CEL rule refuses; the opera
 from __future__ import annotations
 
 import json
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import yaml
 from kubernetes import client as k8s
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.definitions import put
 from tests.fakes.kubernetes_schema import admitted, cel_faults, schema_faults
 from tests.unit.api.builders import Data, changed, cluster, model, route, tenant
 from tests.unit.api.test_resources import INVALID, VALID
@@ -36,41 +36,13 @@ EXAMPLES = [
 ELSEWHERE = {"no kind", "a wrong kind", "a planned kind", "a wrong version"}
 """Cases that reach no definition of ours."""
 OURS = [pytest.param(case[1], id=case[0]) for case in INVALID if case[0] not in ELSEWHERE]
-INSTALL_S = 30.0
 
 
 @pytest.fixture(scope="module")
 def definitions(kube: k8s.ApiClient) -> dict[str, Any]:
-    """Every definition as the server has it, installed or brought up to date; they stay for others."""
-    extensions: Any = k8s.ApiextensionsV1Api(kube)
-    for kind in KINDS:
-        manifest = crd(kind)
-        try:
-            extensions.create_custom_resource_definition(manifest)
-        except k8s.ApiException as error:
-            if error.status != 409:
-                raise
-            extensions.replace_custom_resource_definition(
-                manifest["metadata"]["name"], _with_version(extensions, manifest)
-            )
-    return {kind: _established(extensions, f"{plural(kind)}.{GROUP}") for kind in KINDS}
-
-
-def _with_version(extensions: Any, manifest: dict[str, Any]) -> dict[str, Any]:
-    found = extensions.read_custom_resource_definition(manifest["metadata"]["name"])
-    metadata = {**manifest["metadata"], "resourceVersion": found.metadata.resource_version}
-    return {**manifest, "metadata": metadata}
-
-
-def _established(extensions: Any, name: str) -> Any:
-    deadline = time.monotonic() + INSTALL_S
-    while True:
-        found = extensions.read_custom_resource_definition(name)
-        told = {condition.type: condition.status for condition in found.status.conditions or ()}
-        if told.get("Established") == "True":
-            return found
-        assert time.monotonic() < deadline, f"{name} is not established: {told}"
-        time.sleep(0.05)
+    """Every definition as the server has it, by kind."""
+    found = put(kube, [crd(kind) for kind in KINDS])
+    return {definition.spec.names.kind: definition for definition in found.values()}
 
 
 class Resources:

@@ -14,9 +14,9 @@ from kubernetes import client as k8s
 from tests.cluster.audit import Call
 from tests.cluster.cluster import Cluster
 from tests.cluster.kuberay import KubeRay
-from tests.cluster.life import cluster, model, route, secret, tenant
+from tests.cluster.life import route, world
 from tests.cluster.objects import wait_for
-from tests.cluster.operated import ACCOUNT, Operator, Site, install, site
+from tests.cluster.operated import ACCOUNT, Operator, Site, site
 from tradewind_operator.main import LEASE_LOST
 
 pytestmark = pytest.mark.cluster
@@ -25,18 +25,10 @@ TAKEOVER_S = 15.0
 READS = frozenset({"get", "list", "watch"})
 
 
-@pytest.fixture(scope="module")
-def kuberay(api: Cluster, kube: k8s.ApiClient) -> Iterator[KubeRay]:
-    install(kube)
-    with api.client() as client, KubeRay(client) as kuberay:
-        yield kuberay
-
-
 @pytest.fixture
 def place(api: Cluster, kuberay: KubeRay) -> Iterator[Site]:
     with site(api, kuberay) as place:
-        place.objects.apply(secret("acme", key="a-key-of-a-tenant-000000000001"))
-        place.objects.apply_all([cluster(), model(), model("mistral"), route(), tenant()])
+        place.objects.apply_all(world())
         yield place
 
 

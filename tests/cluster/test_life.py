@@ -10,13 +10,12 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from kubernetes import client as k8s
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.kuberay import KubeRay
 from tests.cluster.life import POOLS, cluster, model, route, secret, tenant
 from tests.cluster.objects import Objects, wait_for
-from tests.cluster.operated import Operator, Site, install, site
+from tests.cluster.operated import Operator, Site, site
 from tests.cluster.ray import Data
 from tests.cluster.spans import Spans, spans
 
@@ -25,13 +24,6 @@ pytestmark = pytest.mark.cluster
 TENANT_KEY = "canary0tenant0key0that0opens0models"
 HUB_TOKEN = "canary0hub0token0of0a0gated0model"
 OUT_OF_MEMORY = "CUDA out of memory: 15.0 GiB are needed and 14.6 GiB are free; use a smaller maxModelLen"
-
-
-@pytest.fixture(scope="module")
-def kuberay(api: Cluster, kube: k8s.ApiClient) -> Iterator[KubeRay]:
-    install(kube)
-    with api.client() as client, KubeRay(client) as kuberay:
-        yield kuberay
 
 
 @pytest.fixture(scope="module")

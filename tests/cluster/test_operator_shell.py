@@ -26,9 +26,8 @@ from opentelemetry.sdk.resources import Resource as TelemetryResource
 from opentelemetry.sdk.trace import TracerProvider
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.operated import install
 from tests.unit.api.builders import Data, cluster, model, route, tenant
-from tradewind.api.resources import KINDS
-from tradewind.schema.crds import crd
 from tradewind.telemetry.setup import Tracing
 from tradewind.telemetry.sink import NullSink
 from tradewind_operator.errors import LeaseLost, NotFound, NotServed, Unreachable
@@ -56,55 +55,10 @@ ROOT = Path(__file__).resolve().parents[2]
 FAST = LeaderElection(lease_name="fast", duration_seconds=2, renew_seconds=1.2, retry_seconds=0.2)
 
 
-def _anything(group: str, kind: str, plural: str) -> Data:
-    """A definition that takes anything, with a status: KubeRay's own is not needed to see what we write."""
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{group}"},
-        "spec": {
-            "group": group,
-            "scope": "Namespaced",
-            "names": {"kind": kind, "plural": plural, "singular": kind.lower(), "listKind": f"{kind}List"},
-            "versions": [
-                {
-                    "name": "v1",
-                    "served": True,
-                    "storage": True,
-                    "schema": {"openAPIV3Schema": schema},
-                    "subresources": {"status": {}},
-                }
-            ],
-        },
-    }
-
-
 @pytest.fixture(scope="module")
 def definitions(kube: k8s.ApiClient) -> None:
-    """Our four kinds and KubeRay's two; they stay for others."""
-    extensions: Any = k8s.ApiextensionsV1Api(kube)
-    wanted = [crd(kind) for kind in KINDS]
-    wanted += [
-        _anything("ray.io", "RayService", "rayservices"),
-        _anything("ray.io", "RayCluster", "rayclusters"),
-    ]
-    for manifest in wanted:
-        try:
-            extensions.create_custom_resource_definition(manifest)
-        except k8s.ApiException as error:
-            if error.status != 409:
-                raise
-    names = [manifest["metadata"]["name"] for manifest in wanted]
-    deadline = time.monotonic() + 30
-    while not all(_established(extensions, name) for name in names):
-        assert time.monotonic() < deadline, "the definitions are not established"
-        time.sleep(0.1)
-
-
-def _established(extensions: Any, name: str) -> bool:
-    status = extensions.read_custom_resource_definition(name).status
-    return any(item.type == "Established" and item.status == "True" for item in status.conditions or ())
+    """Our four kinds and KubeRay's two."""
+    install(kube)
 
 
 @pytest.fixture

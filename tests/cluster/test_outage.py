@@ -6,13 +6,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from kubernetes import client as k8s
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.kuberay import KubeRay
-from tests.cluster.life import cluster, model, route, secret, tenant
+from tests.cluster.life import route, world
 from tests.cluster.objects import wait_for
-from tests.cluster.operated import Operator, Site, install, site
+from tests.cluster.operated import Operator, Site, site
 
 pytestmark = pytest.mark.cluster
 
@@ -24,17 +23,9 @@ SILENT_S = 2.5 * WATCH_S
 
 
 @pytest.fixture(scope="module")
-def kuberay(api: Cluster, kube: k8s.ApiClient) -> Iterator[KubeRay]:
-    install(kube)
-    with api.client() as client, KubeRay(client) as kuberay:
-        yield kuberay
-
-
-@pytest.fixture(scope="module")
 def place(api: Cluster, kuberay: KubeRay) -> Iterator[Site]:
     with site(api, kuberay) as place:
-        place.objects.apply(secret("acme", key="a-key-of-a-tenant-000000000001"))
-        place.objects.apply_all([cluster(), model(), model("mistral"), route(), tenant()])
+        place.objects.apply_all(world())
         yield place
 
 

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes import client as k8s
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.cutting import Cutter
 from tests.cluster.kuberay import KubeRay
 from tests.cluster.life import POOLS, cluster, model, route, secret, tenant
 from tests.cluster.objects import Objects, wait_for
-from tests.cluster.operated import Operator, Site, install, site
+from tests.cluster.operated import Operator, Site, site
 from tests.cluster.ray import Data
 
 pytestmark = pytest.mark.cluster
@@ -38,13 +37,6 @@ VOLATILE = frozenset(
 )
 Step = tuple[str, Callable[[Objects], Any], Callable[[Objects], bool]]
 """What happens, how, and when it is done."""
-
-
-@pytest.fixture(scope="module")
-def kuberay(api: Cluster, kube: k8s.ApiClient) -> Iterator[KubeRay]:
-    install(kube)
-    with api.client() as client, KubeRay(client) as kuberay:
-        yield kuberay
 
 
 def current(objects: Objects, kind: str, name: str, reason: str = "Ready") -> bool:
