@@ -128,44 +128,77 @@ class Environment:
         )
 
 
-def install_torch(environment: Environment, lock: Path) -> None:
-    """Put in torch +cpu, which PyPI does not carry, before the rest of `lock`.
+def without(name: str, lock: Path) -> str:
+    """The text of `lock` less the block of the package `name`."""
+    return "".join(block for package, block in packages(lock).items() if package != name)
+
+
+def pypi_torch() -> Path:
+    """The lock of torch as PyPI has it, with the libraries of NVIDIA that it needs to start."""
+    return REQUIREMENTS / "torch-pypi.lock"
+
+
+def install_torch_cpu(environment: Environment, block: str) -> bool:
+    """Put in torch +cpu, which PyPI does not carry; whether that could be done.
 
     First with pip's configuration as it is: a machine may have a mirror or a folder of wheels. Then from
     PyTorch's own CPU index, asked for this one package alone, so that no other name is ever looked up there.
     """
-    block = packages(lock)["torch"]
     with tempfile.TemporaryDirectory() as folder:
         only_torch = Path(folder) / "torch.lock"
         only_torch.write_text(block)
         failed, _ = environment.install(only_torch, "torch for CPU", "--retries", "2")
         if not failed:
-            return
+            return True
         print(f"  not where pip looks: asking {PYTORCH_CPU_INDEX}", flush=True)
-        options = ("--index-url", PYTORCH_CPU_INDEX, "--retries", "2", "--timeout", "30")
-        failed, said = environment.install(only_torch, "torch for CPU", *options)
-        if failed:
-            raise BootstrapError(
-                "\n".join(said)
-                + f"\n\n{block.split()[0]} is neither where pip looks nor at {PYTORCH_CPU_INDEX}.\n"
-                "With the wheel in a folder: PIP_FIND_LINKS=/that/folder make up"
-            )
+        options = ("--index-url", PYTORCH_CPU_INDEX, "--retries", "1", "--timeout", "15")
+        failed, _ = environment.install(only_torch, "torch for CPU", *options)
+        return not failed
+
+
+def install_torch(environment: Environment, lock: Path) -> str:
+    """Put in torch before the rest of `lock`; "cpu" or "pypi", the build that could be had.
+
+    Raises BootstrapError when neither could.
+    """
+    block = packages(lock)["torch"]
+    if install_torch_cpu(environment, block):
+        return "cpu"
+    print("  torch's CPU build cannot be had: PyPI's for CUDA, 4 GB larger, runs on a CPU too", flush=True)
+    failed, said = environment.install(pypi_torch(), "torch and NVIDIA's libraries")
+    if failed:
+        raise BootstrapError(
+            "\n".join(said)
+            + f"\n\n{block.split()[0]} is neither where pip looks nor at {PYTORCH_CPU_INDEX},\n"
+            "and PyPI's build could not be installed either (above: why).\n"
+            "With the wheel in a folder: PIP_FIND_LINKS=/that/folder make up"
+        )
+    return "pypi"
+
+
+def versions_of(lock: Path) -> dict[str, str]:
+    """What the stamp of `lock` is once it is installed, by the build of torch ("": it has none)."""
+    if "torch" not in packages(lock):
+        return {"": digest(lock)}
+    return {"cpu": digest(lock), "pypi": f"{digest(lock, pypi_torch())} pypi"}
 
 
 def install_lock(environment: Environment, name: str) -> bool:
     """Bring the environment to what the lock `name` says; whether there was anything to do."""
     lock = REQUIREMENTS / f"{name}.lock"
-    wanted = digest(lock)
-    if environment.stamps().get(name) == wanted:
+    wanted = versions_of(lock)
+    if environment.stamps().get(name) in wanted.values():
         return False
-    if "torch" in packages(lock):
-        install_torch(environment, lock)
-    failed, said = environment.install(lock, HEADINGS[name])
+    build = install_torch(environment, lock) if "torch" in packages(lock) else ""
+    with tempfile.TemporaryDirectory() as folder:
+        rest = Path(folder) / lock.name
+        rest.write_text(without("torch", lock))
+        failed, said = environment.install(rest, HEADINGS[name])
     if failed:
         raise BootstrapError(
             "\n".join(said) + f"\n\npip could not install requirements/{name}.lock (above: why)."
         )
-    environment.stamp(name, wanted)
+    environment.stamp(name, wanted[build])
     return True
 
 
@@ -205,6 +238,8 @@ def remove_strays(environment: Environment) -> None:
         if lock in stamps
         for name in packages(REQUIREMENTS / f"{lock}.lock")
     }
+    if any(stamp.endswith(" pypi") for stamp in stamps.values()):
+        locked |= packages(pypi_torch()).keys()
     if strays := environment.installed() - locked - {"tradewind"}:
         environment.remove(strays)
 

@@ -6,7 +6,7 @@
 Each lock begins with a digest of what it was made from: the part of pyproject.toml that it resolves, the
 overrides, and the locks that it is constrained by. `check` compares that digest, so that a dependency added
 without `make lock` is caught without asking an index; it also refuses a line without a hash and a lock that
-names a host.
+names a host. `write` without an option resolves only the locks that `check` finds older than their inputs.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
@@ -34,10 +36,12 @@ class Lock:
 
     name: str
     source: tuple[str, ...]
-    """Arguments to uv: an extra or a dependency group."""
+    """Arguments to uv: an extra, a dependency group or a file of requirements."""
     constrained_by: tuple[str, ...] = ()
     cuda: bool = False
     """For GPUs: torch and its companions as PyPI has them."""
+    torch_from_pypi: bool = False
+    """For CPUs where torch +cpu cannot be had: the build of PyPI, whose version is not the constraints'."""
 
     @property
     def overrides(self) -> Path:
@@ -51,6 +55,7 @@ class Lock:
 LOCKS = (
     Lock("bootstrap", ("--group", "bootstrap")),
     Lock("engine-cpu", ("pyproject.toml", "--extra", "engine-cpu"), ("bootstrap",)),
+    Lock("torch-pypi", ("requirements/torch-pypi.in",), ("bootstrap", "engine-cpu"), torch_from_pypi=True),
     Lock("operator", ("pyproject.toml", "--extra", "operator"), ("bootstrap", "engine-cpu")),
     Lock("gateway", ("pyproject.toml", "--extra", "serve"), ("bootstrap", "engine-cpu")),
     Lock("engine-cuda", ("pyproject.toml", "--extra", "engine"), ("bootstrap",), cuda=True),
@@ -58,18 +63,32 @@ LOCKS = (
 )
 
 
-def inputs_digest(lock: Lock) -> str:
-    """Hex SHA-256 over what decides `lock`'s contents, apart from what an index offers that day."""
+def extras(project: dict[str, Any], name: str) -> dict[str, list[str]]:
+    """The optional dependencies `name` of `project`, and those that it draws in through `tradewind[…]`."""
+    found: dict[str, list[str]] = {}
+    waiting = [name]
+    while waiting:
+        extra = waiting.pop()
+        found[extra] = project["optional-dependencies"][extra]
+        named = [match for line in found[extra] if (match := re.match(r"tradewind\[(.*)\]", line))]
+        waiting += [other for match in named for other in match[1].split(",") if other not in found]
+    return found
+
+
+def wanted(lock: Lock) -> object:
+    """What `lock` resolves, as its file of requirements or pyproject.toml names it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     if "--group" in lock.source:
-        wanted: object = project["dependency-groups"][lock.source[-1]]
-    else:
-        wanted = [
-            project["project"]["requires-python"],
-            project["project"]["dependencies"],
-            project["project"]["optional-dependencies"],
-        ]
-    parts = [lock.name, json.dumps([lock.source, wanted]), lock.overrides.read_text()]
+        return project["dependency-groups"][lock.source[-1]]
+    if "--extra" in lock.source:
+        project = project["project"]
+        return [project["requires-python"], project["dependencies"], extras(project, lock.source[-1])]
+    return (ROOT / lock.source[0]).read_text()
+
+
+def inputs_digest(lock: Lock) -> str:
+    """Hex SHA-256 over what decides `lock`'s contents, apart from what an index offers that day."""
+    parts = [lock.name, json.dumps([lock.source, wanted(lock)], sort_keys=True), lock.overrides.read_text()]
     parts += [(REQUIREMENTS / f"{name}.lock").read_text() for name in lock.constrained_by]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -108,12 +127,22 @@ def write(lock: Lock, extra: list[str]) -> None:
         "make lock",
         "--quiet",
     ]
-    for name in lock.constrained_by:
-        command += ["--constraint", f"requirements/{name}.lock"]
-    command += [] if lock.cuda else torch_source()
-    subprocess.run([*command, *extra], cwd=ROOT, check=True)
-    lock.path.write_text(f"{INPUTS_LINE}{inputs_digest(lock)}\n{without_digest(lock.path.read_text())}")
+    command += [] if lock.cuda or lock.torch_from_pypi else torch_source()
+    with tempfile.TemporaryDirectory() as folder:
+        for name in lock.constrained_by:
+            constraint = Path(folder) / f"{name}.txt"
+            constraint.write_text(constraints(name, lock))
+            command += ["--constraint", str(constraint)]
+        subprocess.run([*command, *extra], cwd=ROOT, check=True)
+    text = re.sub(r"\S*/(\w[\w-]*)\.txt$", r"requirements/\1.lock", lock.path.read_text(), flags=re.MULTILINE)
+    lock.path.write_text(f"{INPUTS_LINE}{inputs_digest(lock)}\n{without_digest(text)}")
     print(f"{lock.path.relative_to(ROOT)}: {len(pins(lock.path))} packages")
+
+
+def constraints(name: str, lock: Lock) -> str:
+    """The versions of the lock `name` that `lock` must agree with, one a line."""
+    agreed = pins(REQUIREMENTS / f"{name}.lock")
+    return "".join(f"{n}=={v}\n" for n, v in agreed.items() if not (lock.torch_from_pypi and n == "torch"))
 
 
 def without_digest(text: str) -> str:
@@ -142,6 +171,8 @@ def faults(lock: Lock) -> list[str]:
     mine = pins(lock.path)
     for name in lock.constrained_by:
         other = pins(REQUIREMENTS / f"{name}.lock")
+        if lock.torch_from_pypi and "torch" in other:
+            other["torch"] = other["torch"].removesuffix("+cpu")
         clashes = sorted(n for n in mine.keys() & other.keys() if mine[n] != other[n])
         wrong += [f"{lock.path.name} has {n} {mine[n]}, {name}.lock has {other[n]}" for n in clashes]
     return wrong
@@ -156,7 +187,8 @@ def main() -> int:
     arguments, extra = parser.parse_known_args()
     if arguments.command == "write":
         for lock in LOCKS:
-            write(lock, extra)
+            if extra or faults(lock):
+                write(lock, extra)
         return 0
     wrong = [fault for lock in LOCKS for fault in faults(lock)]
     for fault in wrong:
