@@ -71,6 +71,14 @@ def test_holds_the_environment_that_the_lock_of_its_name_describes(target: str) 
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_the_project_is_a_layer_of_its_own_after_the_packages(target: str) -> None:
+    """An upgrade pulls that layer, not gigabytes; and no stage with packages is built again for it."""
+    layers = copies(STAGES[target])
+    assert layers == [([names.PREFIX], f"{target}-packages"), (["/project"], "project")]
+    assert [origin for paths, origin in copies(STAGES[f"{target}-packages"]) if "platform" in paths] == []
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_writes_nothing_outside_tmp(target: str) -> None:
     environment = " ".join(STAGES[target].values("ENV"))
     assert "HOME=/tmp" in environment
