@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from tradewind.api.app_status import deployed_revisions, parse_status
+from tradewind.rayapi.app_status import deployed_revisions, parse_status
 from tradewind_operator.credentials import Credentials
 from tradewind_operator.status.live import DeploymentLive, GatewayLive, Live
 

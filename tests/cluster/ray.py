@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from tradewind.api.app_status import START_MARK
+from tradewind.rayapi.app_status import START_MARK
 
 GATEWAY = "gateway"
 CONTEXT_LENGTH = 8_192

@@ -15,8 +15,8 @@ import httpx
 import psutil
 from openai import OpenAI
 
+from tradewind.rayapi.client import ServeControl
 from tradewind.serve import runfile
-from tradewind.serve.control import ServeControl
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 420.0

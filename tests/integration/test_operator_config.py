@@ -22,7 +22,7 @@ from tradewind.compiler.compile import Compiled, compile_resources
 from tradewind.compiler.documents import read_documents
 from tradewind.compiler.world import CLUSTER
 from tradewind.home import HASH_KEY_FILE, TOKEN_FILE
-from tradewind.serve.control import ServeControl
+from tradewind.rayapi.client import ServeControl
 from tradewind_operator.desired.rayservice import ray_service
 from tradewind_operator.desired.world import ClusterWorld, Defaults, Images
 

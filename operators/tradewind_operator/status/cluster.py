@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tradewind.api.app_status import AppStatus
+from tradewind.rayapi.app_status import AppStatus
 from tradewind_operator.policy.cluster import DELETE_MODELS
 from tradewind_operator.policy.decision import Deletion
 from tradewind_operator.policy.namespace import Entry

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tradewind.api.app_status import AppStatus
 from tradewind.api.status import MOST_MESSAGE
+from tradewind.rayapi.app_status import AppStatus
 from tradewind_operator.policy.namespace import Entry
 from tradewind_operator.status.conditions import (
     ACCEPTED,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from tradewind.api.app_status import AppStatus
+from tradewind.rayapi.app_status import AppStatus
 
 
 @dataclass(frozen=True, slots=True)

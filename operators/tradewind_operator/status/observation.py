@@ -8,9 +8,9 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from tradewind.api.app_status import AppStatus, settings_revision
 from tradewind.api.wire import RouteEntry
 from tradewind.compiler.compile import CLUSTER_PORT
+from tradewind.rayapi.app_status import AppStatus, settings_revision
 from tradewind_operator.policy.decision import Decision
 from tradewind_operator.policy.namespace import Entry
 from tradewind_operator.status.live import Live, Upgrade

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tradewind.api.app_status import AppStatus, parse_kuberay_status
+from tradewind.rayapi.app_status import AppStatus, parse_kuberay_status
 
 
 def ray_cluster_names(rayservice: Mapping[str, Any]) -> list[str]:

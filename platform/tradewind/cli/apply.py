@@ -9,7 +9,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tradewind import home
-from tradewind.api.app_status import AppStatus
 from tradewind.api.wire import EngineSettings
 from tradewind.cli import manifests
 from tradewind.cli.client import Client
@@ -20,8 +19,9 @@ from tradewind.cli.keys import first_key, prepare_keys
 from tradewind.cli.lock import sole
 from tradewind.cli.waiting import Waiting
 from tradewind.compiler.compile import Compiled
+from tradewind.rayapi.app_status import AppStatus
+from tradewind.rayapi.client import ControlError, ServeControl
 from tradewind.serve import runfile
-from tradewind.serve.control import ControlError, ServeControl
 
 IN_FORCE_S = 60.0
 

@@ -9,7 +9,7 @@ from tradewind.cli.apply import control_of, running
 from tradewind.cli.client import Client
 from tradewind.cli.errors import BAD_INPUT, CommandFailed
 from tradewind.cli.keys import first_key
-from tradewind.serve.control import ControlError
+from tradewind.rayapi.client import ControlError
 
 
 def connect(url: str | None, key: str | None) -> Client:

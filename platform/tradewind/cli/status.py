@@ -8,14 +8,14 @@ from rich import box
 from rich.table import Table
 
 from tradewind import home
-from tradewind.api.app_status import AppStatus
 from tradewind.api.wire import GatewayConfig, RouteEntry
 from tradewind.cli.apply import control_of, running
 from tradewind.cli.console import err, out, plain
 from tradewind.cli.errors import CommandFailed
 from tradewind.cli.fetching import stage_of
 from tradewind.cli.traffic import Labels, Traffic, read_traffic, scrape
-from tradewind.serve.control import ControlError
+from tradewind.rayapi.app_status import AppStatus
+from tradewind.rayapi.client import ControlError
 
 _NOTHING = "–"
 

@@ -19,8 +19,8 @@ from tradewind.cli.lock import sole
 from tradewind.cli.signals import interruptible, uninterrupted
 from tradewind.cli.waiting import Waiting
 from tradewind.compiler.compile import Compiled
+from tradewind.rayapi.client import ControlError
 from tradewind.serve import runfile
-from tradewind.serve.control import ControlError
 from tradewind.serve.local import LocalOptions, LocalPlatform, PortInUse, check_port, free_port
 
 WATCH_S = 1.0

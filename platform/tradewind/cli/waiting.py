@@ -12,10 +12,10 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 
-from tradewind.api.app_status import AppStatus
 from tradewind.cli.console import plain
 from tradewind.cli.errors import CommandFailed
-from tradewind.serve.control import ControlError
+from tradewind.rayapi.app_status import AppStatus
+from tradewind.rayapi.client import ControlError
 
 POLL_S: Final = 0.3
 UNREACHABLE_S: Final = 30.0

@@ -17,7 +17,6 @@ from ray.serve import Application
 from ray.serve.schema import ReplicaRank
 
 from tradewind import home
-from tradewind.api.app_status import REASON_MARK, START_MARK
 from tradewind.api.wire import EngineSettings, GatewayConfig
 from tradewind.engine.errors import EngineError
 from tradewind.engine.runtime import VLLMEngine
@@ -26,6 +25,7 @@ from tradewind.gateway.prober import stats_fetch
 from tradewind.gateway.problems import ConfigRefused
 from tradewind.gateway.rotation import Rotation
 from tradewind.gateway.upstream import Upstream
+from tradewind.rayapi.app_status import REASON_MARK, START_MARK
 from tradewind.routing.replica import ReplicaAddress
 from tradewind.secrets import read_secret
 from tradewind.serve.discovery import Address, ReplicaDiscovery

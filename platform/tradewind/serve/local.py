@@ -24,7 +24,7 @@ import psutil
 
 from tradewind import home
 from tradewind.compiler.ray_environment import Ports, ray_environment
-from tradewind.serve.control import ControlError, ServeControl
+from tradewind.rayapi.client import ControlError, ServeControl
 from tradewind.serve.ingress import write_launcher
 from tradewind.serve.runfile import lives
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tradewind.api.app_status import AppStatus
 from tradewind.cli.errors import CommandFailed
 from tradewind.cli.fetching import stage_of
 from tradewind.cli.waiting import STALE_S, UNREACHABLE_S, Waiting, rows
 from tradewind.engine.sources.report import ProgressFile, progress_file
-from tradewind.serve.control import ControlError
+from tradewind.rayapi.app_status import AppStatus
+from tradewind.rayapi.client import ControlError
 
 World = Callable[[float], dict[str, AppStatus]]
 

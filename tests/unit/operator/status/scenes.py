@@ -10,8 +10,8 @@ from typing import Any
 
 from tests.unit.api.builders import Data
 from tests.unit.operator.policy.objects import decided, platform
-from tradewind.api.app_status import AppStatus
 from tradewind.api.status import STATUSES
+from tradewind.rayapi.app_status import AppStatus
 from tradewind_operator.policy.decision import Decision
 from tradewind_operator.status.cluster import cluster_status
 from tradewind_operator.status.deployment import deployment_status

@@ -17,7 +17,7 @@ from tests.unit.operator.status.scenes import (
     text,
     written,
 )
-from tradewind.api.app_status import START_MARK, deployed_revisions, settings_revision
+from tradewind.rayapi.app_status import START_MARK, deployed_revisions, settings_revision
 from tradewind_operator.policy.finalizers import FinalizerChange, finalizer_changes
 from tradewind_operator.status.conditions import changed
 from tradewind_operator.status.draining import ended

@@ -1,7 +1,6 @@
 """What Serve says about its applications, in a person's words.
 
-Pure: the same reading for a local platform (the REST API's document) and for one in a cluster (the
-same document, or what a RayService's status repeats of it).
+Pure: the same reading for a local platform and for one in a cluster.
 """
 
 from __future__ import annotations
@@ -34,6 +33,8 @@ class AppStatus:
     running: int
     failed: bool
     """It cannot start as it is configured. An engine that died later is replaced, and has not failed."""
+    nodes: tuple[str, ...] = ()
+    """IP addresses of the nodes that its running replicas are on, each once and in order."""
 
     @property
     def ready(self) -> bool:
@@ -70,6 +71,7 @@ def parse_status(document: Mapping[str, Any]) -> dict[str, AppStatus]:
                 for replica in entry.get("replicas", [])
             ),
             failed=failed,
+            nodes=_nodes(deployments),
         )
     return found
 
@@ -87,6 +89,12 @@ def parse_kuberay_status(document: Mapping[str, Any]) -> dict[str, AppStatus]:
     return found
 
 
+def _nodes(deployments: list[Mapping[str, Any]]) -> tuple[str, ...]:
+    replicas = [replica for entry in deployments for replica in entry.get("replicas", [])]
+    running = (replica.get("node_ip") for replica in replicas if replica.get("state") == "RUNNING")
+    return tuple(sorted({str(node) for node in running if node}))
+
+
 def _state(app: Mapping[str, Any], deployments: list[Mapping[str, Any]]) -> tuple[str, str, bool]:
     """Serve's word, the message for a person, and whether the application cannot start."""
     messages = [app.get("message") or ""] + [entry.get("message") or "" for entry in deployments]
@@ -101,6 +109,41 @@ def _state(app: Mapping[str, Any], deployments: list[Mapping[str, Any]]) -> tupl
 def _pick_reason(messages: list[str]) -> str:
     marked = [message for message in messages if any(mark in message for mark in _MARKS)]
     return reason(max(marked or messages, key=len))
+
+
+def deployed_configs(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Applications by name, each as it was last applied (ServeApplicationSchema); from the REST API's answer.
+
+    One that is being deleted, or was not applied through that API, is not among them.
+    """
+    return {
+        name: app["deployed_app_config"]
+        for name, app in document.get("applications", {}).items()
+        if isinstance(app.get("deployed_app_config"), dict) and app.get("status") != "DELETING"
+    }
+
+
+def is_applied(deployed: Mapping[str, Mapping[str, Any]], serve_config: Mapping[str, Any]) -> bool:
+    """Whether Serve has been given `serve_config` already: every application, as it is and no other.
+
+    Args:
+        deployed: of `deployed_configs`; Serve adds fields of its own, which count for nothing.
+    """
+    wanted = {app["name"]: app for app in serve_config["applications"]}
+    return deployed.keys() == wanted.keys() and all(
+        _contains(deployed[name], app) for name, app in wanted.items()
+    )
+
+
+def _contains(there: Any, wanted: Any) -> bool:
+    if isinstance(wanted, Mapping):
+        return isinstance(there, Mapping) and all(
+            _contains(there.get(key), value) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list | tuple):
+        same_length = isinstance(there, list | tuple) and len(there) == len(wanted)
+        return same_length and all(map(_contains, there, wanted))
+    return bool(there == wanted)
 
 
 def deployed_revisions(document: Mapping[str, Any]) -> dict[str, str]:
