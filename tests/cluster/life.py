@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.unit.api.builders import Data, resource
 
-POOLS = [{"name": "cpu", "cpus": 8, "memory": "16Gi", "maxNodes": 4}]
+POOLS = {"cpu": {"cpus": 8, "memory": "16Gi", "maxNodes": 4}}
 NAMES = {"llama": "meta-llama/Llama-3.1-8B-Instruct", "mistral": "mistralai/Mistral-7B-Instruct-v0.3"}
 
 

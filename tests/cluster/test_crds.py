@@ -229,13 +229,12 @@ def test_two_may_own_variants_of_one_route(resources: Resources) -> None:
     assert [variant["weight"] for variant in made["spec"]["variants"]] == [1, 5]
 
 
-def test_pools_are_in_the_order_of_who_applies(resources: Resources) -> None:
-    one, two = (
-        {"name": name, "cpus": 1, "memory": "1Gi", "maxNodes": 1, "sharedMemory": "64Mi"} for name in "ab"
-    )
-    resources.apply(cluster(pools=[one, two]), "first")
-    made = resources.apply(cluster(pools=[two, one]), "first")
-    assert [pool["name"] for pool in made["spec"]["pools"]] == ["b", "a"]
+def test_two_may_own_pools_of_one_cluster(resources: Resources) -> None:
+    pool = {"cpus": 1, "memory": "1Gi", "maxNodes": 1, "sharedMemory": "64Mi"}
+    resources.apply(cluster(pools={"a": pool}), "first")
+    resources.apply(cluster(pools={"b": pool}), "second")
+    made = resources.apply(cluster(pools={"a": {**pool, "maxNodes": 5}}), "first")
+    assert {name: found["maxNodes"] for name, found in made["spec"]["pools"].items()} == {"a": 5, "b": 1}
 
 
 def test_columns_are_what_kubectl_shows(resources: Resources, kube: k8s.ApiClient, namespace: str) -> None:

@@ -135,15 +135,15 @@ def test_a_pool_is_added_to_the_running_cluster(objects: Objects, place: Site) -
     objects.apply(cluster("growing"))
     is_ready(objects, "ServingCluster", "growing")
     before = ray_cluster(objects, "growing")
-    big = {"name": "big", "cpus": 16, "memory": "64Gi", "maxNodes": 2}
-    objects.edit("ServingCluster", "growing", {"spec": {"pools": [*POOLS, big]}})
+    big = {"cpus": 16, "memory": "64Gi", "maxNodes": 2}
+    objects.edit("ServingCluster", "growing", {"spec": {"pools": {**POOLS, "big": big}}})
     objects.apply(model("on-big", cluster="growing", resources={"pool": "big"}))
     is_ready(objects, "ModelDeployment", "on-big")
     groups = objects.get("RayCluster", before)["spec"]["workerGroupSpecs"]
     assert [group["groupName"] for group in groups] == ["gateway", "pool-cpu", "pool-big"]
     assert ray_cluster(objects, "growing") == before
     assert objects.status("ModelDeployment", "on-big")["pool"] == "big"
-    objects.edit("ServingCluster", "growing", {"spec": {"pools": [*POOLS, {**big, "maxNodes": 5}]}})
+    objects.edit("ServingCluster", "growing", {"spec": {"pools": {**POOLS, "big": {**big, "maxNodes": 5}}}})
     wait_for(
         lambda: objects.get("RayCluster", before)["spec"]["workerGroupSpecs"][2]["maxReplicas"] == 5,
         "the running cluster takes the new size",

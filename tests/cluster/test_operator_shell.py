@@ -50,7 +50,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
 KEY = "tw-canary-0123456789abcdef0123456789"
 TOKEN = "hf_CanaryCanaryCanaryCanary"
-POOL = {"name": "cpu", "cpus": 4, "memory": "16Gi", "maxNodes": 4}
+POOL = {"cpus": 4, "memory": "16Gi", "maxNodes": 4}
 ROOT = Path(__file__).resolve().parents[2]
 FAST = LeaderElection(lease_name="fast", duration_seconds=2, renew_seconds=1.2, retry_seconds=0.2)
 
@@ -128,7 +128,7 @@ async def put_all(kube: Kube, namespace: str) -> None:
         )
     source = {"uri": "hf://org/model", "tokenSecret": {"name": "hub", "key": "token"}}
     documents = [
-        cluster(pools=[POOL]),
+        cluster(pools={"cpu": POOL}),
         model("llama", source=source, resources={"cpus": 2, "memory": "4Gi"}),
         route("chat", variants=[{"name": "only", "deployment": "llama", "weight": 100}]),
         tenant("acme", keys=[{"secret": {"name": "keys", "key": "acme"}}]),

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.cluster
 
 Right = tuple[str, str, str]
 """API group, resource with its subresource, verb."""
-STORED = {"name": "stored", "cpus": 2, "memory": "4Gi", "maxNodes": 1}
+STORED = {"cpus": 2, "memory": "4Gi", "maxNodes": 1}
 CACHED = {**STORED, "cache": {"size": "1Gi", "storageClassName": "fast"}}
 OF_SOMEONE_ELSE = {
     "apiVersion": "v1",
@@ -54,9 +54,8 @@ def ready(objects: Objects, kind: str, name: str) -> None:
 def live(objects: Objects, operator: Operator) -> None:
     """A life in which everything happens that needs a right of its own."""
     gated = {"uri": "hf://meta-llama/Llama-3.1-8B-Instruct", "tokenSecret": {"name": "hub", "key": "token"}}
-    objects.apply_all(
-        [cluster(pools=[*POOLS, CACHED]), model(), model("mistral", source=gated), route(), tenant()]
-    )
+    stored = cluster(pools={**POOLS, "stored": CACHED})
+    objects.apply_all([stored, model(), model("mistral", source=gated), route(), tenant()])
     objects.apply(OF_SOMEONE_ELSE)
     # The Secrets come late: twice the same Event is one with a count.
     wait_for(lambda: objects.condition("Tenant", "acme", "Accepted")[0] == "False", "no key yet")
@@ -64,14 +63,14 @@ def live(objects: Objects, operator: Operator) -> None:
     objects.apply(secret("hub", token="a-token-of-a-hub-00000000001"))
     leave_alone(objects)
     ready(objects, "ModelRoute", "chat")
-    objects.edit("ServingCluster", "default", {"spec": {"pools": [*POOLS, {**CACHED, "maxNodes": 3}]}})
+    objects.edit("ServingCluster", "default", {"spec": {"pools": {"stored": {"maxNodes": 3}}}})
     ray = objects.list("RayCluster")[0]["metadata"]["name"]
     wait_for(
         lambda: objects.get("RayCluster", ray)["spec"]["workerGroupSpecs"][2]["maxReplicas"] == 3,
         "a larger pool",
     )
     # Another template: a second cluster, without the claim, the policies and the token of before.
-    spec = {"pools": [*POOLS, STORED], "networkPolicy": {"enabled": False}}
+    spec = {"pools": {**POOLS, "stored": STORED}, "networkPolicy": {"enabled": False}}
     objects.edit("ServingCluster", "default", {"spec": spec})
     wait_for(lambda: objects.list("NetworkPolicy") == [], "no policies any more")
     end_claims(objects)

@@ -25,7 +25,7 @@ from tests.cluster.ray import Data
 pytestmark = pytest.mark.cluster
 
 STEP_S = 90.0
-BIG = {"name": "big", "cpus": 16, "memory": "64Gi", "maxNodes": 2}
+BIG = {"cpus": 16, "memory": "64Gi", "maxNodes": 2}
 OWNED = ("RayService", "Service", "ServiceAccount", "NetworkPolicy")
 CUSTOM = ("ServingCluster", "ModelDeployment", "ModelRoute", "Tenant")
 TIMES = {"activeResyncSeconds": 0.3, "resyncSeconds": 5}
@@ -81,7 +81,7 @@ LIFE: list[Step] = [
     ),
     (
         "a pool more",
-        lambda o: o.edit("ServingCluster", "default", {"spec": {"pools": [*POOLS, BIG]}}),
+        lambda o: o.edit("ServingCluster", "default", {"spec": {"pools": {**POOLS, "big": BIG}}}),
         lambda o: len(o.list("RayCluster")[0]["spec"]["workerGroupSpecs"]) == 3 and all_ready(o),
     ),
     (

@@ -50,7 +50,7 @@ def test_ray_serve_parses_every_option() -> None:
     resources = {"gpus": 4, "memory": "16Gi", "pool": "h100"}
     result = compiled(
         pools(
-            {"name": "h100", "gpus": 8, "cpus": 32, "memory": "512Gi", "maxNodes": 2},
+            {"h100": {"gpus": 8, "cpus": 32, "memory": "512Gi", "maxNodes": 2}},
             gateway={"replicas": 3},
         ),
         model(resources=resources, autoscaling={"minReplicas": 2, "maxReplicas": 5}),

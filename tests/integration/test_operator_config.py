@@ -38,7 +38,7 @@ kind: ServingCluster
 metadata: {{name: default}}
 spec:
   gateway: {{metricsPort: 19464}}
-  pools: [{{name: cpu, cpus: 4, memory: 8Gi, maxNodes: 1}}]
+  pools: {{cpu: {{cpus: 4, memory: 8Gi, maxNodes: 1}}}}
 ---
 apiVersion: tradewind.dev/v1alpha1
 kind: ModelDeployment

@@ -119,11 +119,11 @@ def gateway_group(world: ClusterWorld) -> Manifest:
 
 
 def pool_groups(world: ClusterWorld) -> list[Manifest]:
-    """One worker group per pool, in the order of the spec."""
-    return [_pool_group(world, pool) for pool in world.spec.pools]
+    """One worker group per pool, in the order of their names."""
+    return [_pool_group(world, name, pool) for name, pool in world.spec.pools_by_name]
 
 
-def _pool_group(world: ClusterWorld, pool: Pool) -> Manifest:
+def _pool_group(world: ClusterWorld, name: str, pool: Pool) -> Manifest:
     images = world.defaults.images
     scheduling = {**pool_scheduling(pool), **_tolerating(pool_tolerations(pool))}
     if pool.runtime_class_name is not None:
@@ -135,14 +135,14 @@ def _pool_group(world: ClusterWorld, pool: Pool) -> Manifest:
         environment=pod_environment(world),
         ports={"metrics": names.RAY_METRICS_PORT},
         container={**ray_probes(), "lifecycle": engine_leaves()},
-        volumes=_engine_volumes(world.name, pool),
+        volumes=_engine_volumes(world.name, name, pool),
         grace_s=WORKER_GRACE_S,
         scheduling=scheduling,
         service_account=names.service_account(world.name),
     )
     return {
-        "groupName": names.pool_group(pool.name),
-        "labels": {POOL_LABEL: pool.name},
+        "groupName": names.pool_group(name),
+        "labels": {POOL_LABEL: name},
         # Ray counts whole CPUs; rounding down would leave a model that fits on the pool without a place.
         "rayStartParams": _ray_start(cpus=str(math.ceil(pool.cpus)), gpus=pool.gpus),
         **_size(pool.min_nodes, pool.max_nodes),
@@ -150,10 +150,10 @@ def _pool_group(world: ClusterWorld, pool: Pool) -> Manifest:
     }
 
 
-def _engine_volumes(cluster: str, pool: Pool) -> tuple[Volume, ...]:
+def _engine_volumes(cluster: str, name: str, pool: Pool) -> tuple[Volume, ...]:
     return (
         *working_space(),
-        cache_volume(cluster, pool),
+        cache_volume(cluster, name, pool.cache),
         auth_files(cluster, names.INTERNAL_TOKEN_KEY),
         token_files(cluster),
         shared_memory(pool.shared_memory),

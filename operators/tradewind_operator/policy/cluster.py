@@ -67,7 +67,7 @@ def _pools_in_use(entry: Entry, namespace: Namespace) -> Iterable[Finding]:
     old, new = entry.accepted.resource, entry.current.resource
     assert isinstance(old, ServingCluster)
     assert isinstance(new, ServingCluster)
-    removed = {pool.name for pool in old.spec.pools} - {pool.name for pool in new.spec.pools}
+    removed = set(old.spec.pools) - set(new.spec.pools)
     for pool in sorted(removed):
         users = [
             name

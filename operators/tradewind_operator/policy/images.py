@@ -32,6 +32,6 @@ def images_of(spec: ServingClusterSpec) -> Iterable[tuple[Path, str]]:
     for name, image in (("head", spec.images.head), ("gateway", spec.images.gateway)):
         if image is not None:
             yield ("spec", "images", name), image
-    for position, pool in enumerate(spec.pools):
+    for name, pool in spec.pools_by_name:
         if pool.engine_image is not None:
-            yield ("spec", "pools", position, "engineImage"), pool.engine_image
+            yield ("spec", "pools", name, "engineImage"), pool.engine_image

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from tradewind.api.model import ApiModel, Fault, ResourceModel, repeated
+from tradewind.api.model import ApiModel, Fault, ResourceModel
 from tradewind.api.nodes import Cpus, HeadSpec, ImagesSpec, PeerSelector, PodMemory, Pool, Tolerations
 from tradewind.api.secrets import SecretKeyRef
 from tradewind.api.values import (
@@ -21,6 +21,7 @@ from tradewind.api.values import (
     Between,
     Duration,
     Labels,
+    PoolName,
     Port,
     Quantity,
     SecretName,
@@ -193,7 +194,7 @@ class ServingClusterSpec(ApiModel):
     """One platform: its gateway and, in a cluster, its pods."""
 
     planned: ClassVar[Mapping[str, str]] = {
-        "image": "use images, and pools[].engineImage",
+        "image": "use images, and pools.<name>.engineImage",
     }
 
     ray_version: Annotated[str, Field(pattern=VERSION_PATTERN, max_length=14)] = "2.60.0"
@@ -204,8 +205,8 @@ class ServingClusterSpec(ApiModel):
     """Secrets with which images are pulled. In a cluster only."""
     head: HeadSpec = Field(default_factory=HeadSpec)
     """Ray's head pod. In a cluster only."""
-    pools: Annotated[tuple[Pool, ...], Field(max_length=32)] = ()
-    """Nodes that engines run on, by shape. In a cluster only."""
+    pools: Annotated[dict[PoolName, Pool], Field(max_length=32)] = Field(default_factory=dict)
+    """Nodes that engines run on, by the name that a model's spec.resources.pool says. In a cluster only."""
     gcs_fault_tolerance: GcsFaultTolerance | None = None
     """Keeps Ray's state outside the head pod. In a cluster only."""
     upgrade_strategy: UpgradeStrategy = Field(default_factory=UpgradeStrategy)
@@ -219,8 +220,10 @@ class ServingClusterSpec(ApiModel):
     telemetry: TelemetrySpec = Field(default_factory=TelemetrySpec)
     """Traces and metrics."""
 
-    def faults(self) -> Iterable[Fault]:
-        yield from repeated((pool.name for pool in self.pools), ("pools",), "pool", "name")
+    @property
+    def pools_by_name(self) -> tuple[tuple[str, Pool], ...]:
+        """The pools in the order of their names, which is all the order that a map has."""
+        return tuple(sorted(self.pools.items()))
 
 
 class ServingCluster(ResourceModel):
@@ -231,7 +234,12 @@ class ServingCluster(ResourceModel):
     spec: ServingClusterSpec = Field(default_factory=ServingClusterSpec)
 
     def faults(self) -> Iterable[Fault]:
-        found = len(self.metadata.name)
-        if found > MAX_CLUSTER_NAME:
-            message = f"found {found} characters; allowed: at most {MAX_CLUSTER_NAME} for a ServingCluster"
+        name = self.metadata.name
+        if len(name) > MAX_CLUSTER_NAME:
+            message = (
+                f"found {len(name)} characters; allowed: at most {MAX_CLUSTER_NAME} for a ServingCluster"
+            )
+            yield Fault(("metadata", "name"), message)
+        if name[:1].isdigit():
+            message = f"found {name!r}; allowed: a letter first, for Services and KubeRay bear the name too"
             yield Fault(("metadata", "name"), message)

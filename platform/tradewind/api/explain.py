@@ -122,6 +122,9 @@ def _model_at(model: type[ApiModel], path: Path) -> type[ApiModel] | None:
         current = _inner(current)
         if isinstance(part, int):
             continue
+        if get_origin(current) is dict:
+            current = get_args(current)[1]
+            continue
         if not (isinstance(current, type) and issubclass(current, BaseModel)):
             return None
         by_alias = {field.alias: field.annotation for field in current.model_fields.values()}

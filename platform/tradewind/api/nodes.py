@@ -95,8 +95,6 @@ class CacheSpec(ApiModel):
 class Pool(ApiModel):
     """Nodes of one shape, on which engines run: one worker pod per node, or per slice of one."""
 
-    name: Name
-    """What ModelDeployment spec.resources.pool says."""
     gpus: Annotated[int, Field(ge=0, le=64)] = 0
     """GPUs of one pod; 0 is a pool of CPU nodes."""
     cpus: Cpus
@@ -127,8 +125,6 @@ class Pool(ApiModel):
     """Where weights are kept."""
 
     def faults(self) -> Iterable[Fault]:
-        if len(self.name) > 40:
-            yield Fault(("name",), f"found {len(self.name)} characters; allowed: at most 40 for a pool")
         if self.min_nodes > self.max_nodes:
             yield Fault(
                 ("minNodes",), f"found {self.min_nodes}; allowed: at most maxNodes, which is {self.max_nodes}"

@@ -33,6 +33,7 @@ _SUFFIX_BYTES: Final = {
 QUANTITY_PATTERN: Final = r"^[0-9]{1,15}(\.[0-9]{1,3})?(k|M|G|T|Ki|Mi|Gi|Ti)?$"
 
 NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+POOL_NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$"
 MODEL_PATTERN: Final = r"^[A-Za-z0-9]([A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$"
 ENV_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
 HEADER_PATTERN: Final = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$"
@@ -50,6 +51,7 @@ LABEL_VALUE_PATTERN: Final = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?
 
 PATTERN_MEANING: Final[dict[str, str]] = {
     NAME_PATTERN: "1 to 63 lower-case letters, digits, '-', with a letter or digit at both ends",
+    POOL_NAME_PATTERN: "1 to 40 lower-case letters, digits, '-', with a letter or digit at both ends",
     MODEL_PATTERN: "1 to 128 letters, digits, '.', '_', '-', '/', with a letter or digit at both ends",
     ENV_PATTERN: "1 to 128 letters, digits and '_', not beginning with a digit",
     HEADER_PATTERN: "an HTTP header name of 1 to 64 characters",
@@ -69,6 +71,8 @@ PATTERN_MEANING: Final[dict[str, str]] = {
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=63)]
 """RFC 1123 label."""
+PoolName = Annotated[str, Field(pattern=POOL_NAME_PATTERN, max_length=40)]
+"""Short enough for what Kubernetes makes of it and a cluster's name."""
 ModelName = Annotated[str, Field(pattern=MODEL_PATTERN, max_length=128)]
 """What a client puts in `model`. No ':': that separates a deployment from its adapter."""
 EnvName = Annotated[str, Field(pattern=ENV_PATTERN, max_length=128)]

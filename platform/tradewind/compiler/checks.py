@@ -99,7 +99,7 @@ def _pool(
             message = f"found {wanted.pool!r}; pools exist only in a cluster; allowed here: leave it out"
             yield located.at((*path, "pool"), message)
     elif wanted.pool is not None and pool_of(wanted, pools) is None:
-        yield unknown(located, (*path, "pool"), "pool", wanted.pool, [pool.name for pool in pools])
+        yield unknown(located, (*path, "pool"), "pool", wanted.pool, sorted(pools))
     else:
         for fault in pool_faults(wanted, pools):
             yield located.at((*path, *fault.path), fault.message, fault.hint)

@@ -123,7 +123,7 @@ def _pools(world: World) -> dict[str, str]:
         located.name: pool_of(deployment.spec.resources, pools)
         for located, deployment in world.model_deployments()
     }
-    return {name: pool.name for name, pool in found.items() if pool is not None}
+    return {name: pool for name, pool in found.items() if pool is not None}
 
 
 def _above(limit: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
 from tradewind.api.deployment import Resources
 from tradewind.api.model import Fault
@@ -19,23 +19,34 @@ def engine_cpus(wanted: Resources) -> float:
     return GPU_ENGINE_CPUS if wanted.gpus else CPU_ENGINE_CPUS
 
 
-def pool_of(wanted: Resources, pools: Sequence[Pool]) -> Pool | None:
-    """The pool that is asked for or, if none is, the first one on which a replica fits."""
+def pool_of(wanted: Resources, pools: Mapping[str, Pool]) -> str | None:
+    """The pool that is asked for or, if none is, the smallest one on which a replica fits.
+
+    The smallest, so that a model for one GPU does not come to lie on a node of eight.
+    """
     if wanted.pool is not None:
-        return next((pool for pool in pools if pool.name == wanted.pool), None)
-    return next((pool for pool in pools if not any(_lacks(wanted, pool))), None)
+        return wanted.pool if wanted.pool in pools else None
+    fitting = [name for name, pool in pools.items() if not any(_lacks(wanted, pool))]
+    return min(fitting, key=lambda name: (*_size(pools[name]), name), default=None)
 
 
-def pool_faults(wanted: Resources, pools: Sequence[Pool]) -> Iterable[Fault]:
+def pool_faults(wanted: Resources, pools: Mapping[str, Pool]) -> Iterable[Fault]:
     """Why no pod of the pools can hold a replica; paths are relative to `spec.resources`."""
     pool = pool_of(wanted, pools)
     if pool is not None and wanted.pool is not None:
-        if lacking := list(_lacks(wanted, pool)):
-            yield Fault(("pool",), f"found {pool.name!r}, whose pods {' and '.join(lacking)}")
+        if lacking := list(_lacks(wanted, pools[pool])):
+            yield Fault(("pool",), f"found {pool!r}, whose pods {' and '.join(lacking)}")
     elif pool is None and wanted.pool is None:
-        shapes = "; ".join(f"{pool.name}: its pods {' and '.join(_lacks(wanted, pool))}" for pool in pools)
+        shapes = "; ".join(
+            f"{name}: its pods {' and '.join(_lacks(wanted, pool))}" for name, pool in sorted(pools.items())
+        )
         allowed = shapes or "none, because the ServingCluster has no pools"
         yield Fault((), f"found no pool that a replica fits on ({allowed})", "add one to spec.pools")
+
+
+def _size(pool: Pool) -> tuple[int, float, int]:
+    """GPUs first: they are what is scarce."""
+    return pool.gpus, pool.cpus, pool.memory
 
 
 def _lacks(wanted: Resources, pool: Pool) -> Iterable[str]:

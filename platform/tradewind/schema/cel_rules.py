@@ -73,7 +73,6 @@ _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
         Rule("!has(self.username) || has(self.password)", "password: missing; a username needs one"),
     ),
     cluster.NetworkPolicySpec: (Unsaid("CEL knows CIDR blocks from Kubernetes 1.31 on only"),),
-    cluster.ServingClusterSpec: (Unique("pools", by="name", ordered=True),),
     nodes.Toleration: (
         Rule(
             'self.operator == "Exists" || has(self.key)',
@@ -95,7 +94,6 @@ _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
         ),
     ),
     nodes.Pool: (
-        Rule("size(self.name) <= 40", "name: allowed: at most 40 characters for a pool"),
         Rule("self.minNodes <= self.maxNodes", "minNodes: allowed: at most maxNodes"),
         Rule("!has(self.accelerator) || self.gpus > 0", "accelerator: allowed with GPUs only"),
         Rule(
@@ -155,6 +153,10 @@ _DEPLOYMENT: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
         Rule(
             f"size(self.metadata.name) <= {cluster.MAX_CLUSTER_NAME}",
             f"metadata.name: allowed: at most {cluster.MAX_CLUSTER_NAME} characters for a ServingCluster",
+        ),
+        Rule(
+            f"!{matches('self.metadata.name', '^[0-9]')}",
+            "metadata.name: allowed: a letter first, for Services and KubeRay bear the name too",
         ),
     ),
     deployment.ModelDeployment: (

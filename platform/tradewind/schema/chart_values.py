@@ -47,7 +47,7 @@ Cidrs = Annotated[
     tuple[Annotated[str, Field(pattern=CIDR_PATTERN, max_length=49)], ...], Field(max_length=32)
 ]
 Ports = Annotated[tuple[Port, ...], Field(max_length=8)]
-ReleaseName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$", max_length=40)]
+ReleaseName = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$", max_length=40)]
 Namespace = Annotated[str, Field(pattern=r"^(\*|[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)$", max_length=63)]
 Interval = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,3}(s|m)$", max_length=8)]
 
@@ -178,10 +178,10 @@ def default_spec() -> ServingClusterSpec:
     """Two pools for usual nodes: one GPU and its share of a machine, or four CPUs."""
     gpu = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
     return ServingClusterSpec(
-        pools=(
-            Pool(name="gpu", gpus=1, cpus=6, memory=Quantity.parse("24Gi"), max_nodes=4, tolerations=(gpu,)),
-            Pool(name="cpu", cpus=3.5, memory=Quantity.parse("10Gi"), max_nodes=2),
-        )
+        pools={
+            "cpu": Pool(cpus=3.5, memory=Quantity.parse("10Gi"), max_nodes=2),
+            "gpu": Pool(gpus=1, cpus=6, memory=Quantity.parse("24Gi"), max_nodes=4, tolerations=(gpu,)),
+        }
     )
 
 

@@ -133,6 +133,14 @@ def field_rows(schema: Mapping[str, Any], root: Mapping[str, Any], prefix: str) 
             yield from field_rows(field, root, f"{path}.")
         elif "properties" in inner:
             yield from field_rows(inner, root, f"{path}[].")
+        elif "properties" in (value := _resolve(_map_value(field), root)):
+            yield from field_rows(value, root, f"{path}.<name>.")
+
+
+def _map_value(field: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema of a map's values; empty for everything else."""
+    options = [*field.get("patternProperties", {}).values(), field.get("additionalProperties")]
+    return next((option for option in options if isinstance(option, Mapping)), {})
 
 
 def _resolve(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -61,7 +61,7 @@ VALID: list[tuple[str, Data]] = [
     ("a tenant for some models", tenant(models=["chat", "llama:tone"])),
 ]
 
-POOL: Data = {"name": "l4", "gpus": 1, "cpus": 4, "memory": "16Gi", "maxNodes": 2}
+POOL: Data = {"gpus": 1, "cpus": 4, "memory": "16Gi", "maxNodes": 2}
 
 INVALID: list[tuple[str, Data, str, list[str]]] = [
     # name, resource, path of the error, what its message or hint says
@@ -159,12 +159,14 @@ INVALID: list[tuple[str, Data, str, list[str]]] = [
     ("port 0", cluster(gateway={"endpoint": {"port": 0}}), "spec.gateway.endpoint.port", ["found 0", "at least 1"]),
     ("a host with a space", cluster(gateway={"endpoint": {"host": "a b"}}), "spec.gateway.endpoint.host", ["'a b'", "an IP address"]),
     ("a long name", changed(cluster(), "metadata.name", "c" * 41), "metadata.name", ["41 characters", "at most 40"]),
-    ("two pools of one name", cluster(pools=[POOL, POOL]), "spec.pools[1].name", ["'l4'", "each once"]),
-    ("a long pool name", cluster(pools=[POOL | {"name": "l" * 41}]), "spec.pools[0].name", ["41 characters", "at most 40"]),
-    ("a pool the wrong way round", cluster(pools=[POOL | {"minNodes": 3}]), "spec.pools[0].minNodes", ["found 3", "maxNodes, which is 2"]),
-    ("an accelerator without GPUs", cluster(pools=[POOL | {"gpus": 0, "accelerator": "NVIDIA-L4"}]), "spec.pools[0].accelerator", ["gpus 0"]),
-    ("more shared memory than memory", cluster(pools=[POOL | {"sharedMemory": "16Gi"}]), "spec.pools[0].sharedMemory", ["less than memory, which is 16Gi"]),
-    ("two caches", cluster(pools=[POOL | {"cache": {"claim": "a", "storageClassName": "b"}}]), "spec.pools[0].cache", ["claim and storageClassName"]),
+    ("a name that no Service may have", changed(cluster(), "metadata.name", "1a"), "metadata.name", ["'1a'", "a letter first"]),
+    ("pools in a list", cluster(pools=[POOL]), "spec.pools", ["a mapping"]),
+    ("a pool without memory", cluster(pools={"l4": {"cpus": 1, "maxNodes": 1}}), "spec.pools.l4.memory", ["missing"]),
+    ("a long pool name", cluster(pools={"l" * 41: POOL}), "spec.pools." + "l" * 41, ["at most 40 characters"]),
+    ("a pool the wrong way round", cluster(pools={"l4": POOL | {"minNodes": 3}}), "spec.pools.l4.minNodes", ["found 3", "maxNodes, which is 2"]),
+    ("an accelerator without GPUs", cluster(pools={"l4": POOL | {"gpus": 0, "accelerator": "NVIDIA-L4"}}), "spec.pools.l4.accelerator", ["gpus 0"]),
+    ("more shared memory than memory", cluster(pools={"l4": POOL | {"sharedMemory": "16Gi"}}), "spec.pools.l4.sharedMemory", ["less than memory, which is 16Gi"]),
+    ("two caches", cluster(pools={"l4": POOL | {"cache": {"claim": "a", "storageClassName": "b"}}}), "spec.pools.l4.cache", ["claim and storageClassName"]),
     ("a toleration of nothing", cluster(head={"tolerations": [{}]}), "spec.head.tolerations[0].key", ["operator Exists"]),
     ("a toleration that exists with a value", cluster(head={"tolerations": [{"operator": "Exists", "value": "a"}]}), "spec.head.tolerations[0].value", ["Equal only"]),
     ("a short-lived toleration", cluster(head={"tolerations": [{"key": "a", "value": "b", "tolerationSeconds": 5}]}), "spec.head.tolerations[0].tolerationSeconds", ["NoExecute"]),
@@ -172,7 +174,7 @@ INVALID: list[tuple[str, Data, str, list[str]]] = [
     ("callers of no kind", cluster(networkPolicy={"allowFrom": [{}]}), "spec.networkPolicy.allowFrom[0]", ["at least one"]),
     ("egress to no network", cluster(networkPolicy={"allowEgressTo": ["300.0.0.0/8"]}), "spec.networkPolicy.allowEgressTo[0]", ["'300.0.0.0/8'", "CIDR"]),
     ("an image that is none", cluster(images={"head": "UP PER"}), "spec.images.head", ["image reference"]),
-    ("a host path", cluster(pools=[POOL | {"hostPath": "/"}]), "spec.pools[0].hostPath", ["unknown"]),
+    ("a host path", cluster(pools={"l4": POOL | {"hostPath": "/"}}), "spec.pools.l4.hostPath", ["unknown"]),
     ("a privileged head", cluster(head={"privileged": True}), "spec.head.privileged", ["unknown"]),
     ("a foreign service account", cluster(head={"serviceAccountName": "admin"}), "spec.head.serviceAccountName", ["unknown"]),
     ("remote media", cluster(limits={"remoteMedia": True}), "spec.limits.remoteMedia", ["inline"]),

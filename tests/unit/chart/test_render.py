@@ -42,6 +42,29 @@ def test_renders_to_its_golden_file(case: str) -> None:
     assert golden(case) == golden_of(case).read_text(encoding="utf-8"), message
 
 
+def made_cluster(**spec: Any) -> Manifest:
+    """The ServingCluster that a release with these values for its spec applies."""
+    (found,) = (
+        json.loads(manifest["data"]["cluster.json"])
+        for manifest in manifests({"cluster": {"spec": spec}})
+        if manifest["kind"] == "ConfigMap" and "cluster.json" in manifest.get("data", {})
+    )
+    return dict(found)
+
+
+def test_an_overlay_of_values_changes_one_pool_and_keeps_the_others() -> None:
+    given = made_cluster()["spec"]["pools"]
+    pools = made_cluster(pools={"gpu": {"maxNodes": 9}})["spec"]["pools"]
+    assert pools == {**given, "gpu": {**given["gpu"], "maxNodes": 9}}
+
+
+def test_null_takes_a_pool_away_and_a_new_name_adds_one() -> None:
+    l4 = {"gpus": 1, "cpus": 4, "memory": "16Gi", "maxNodes": 1}
+    pools = made_cluster(pools={"gpu": None, "l4": l4})["spec"]["pools"]
+    assert set(pools) == {"cpu", "l4"}
+    assert pools["l4"] == l4
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_kubernetes_takes_every_manifest(case: str) -> None:
     for manifest in manifests(values_of(case)):
@@ -92,7 +115,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("a privileged operator", {"operator": {"securityContext": {"privileged": True}}}, "not allowed"),
     (
         "a host path in a pool",
-        {"cluster": {"spec": {"pools": [{"hostPath": "/"}]}}},
+        {"cluster": {"spec": {"pools": {"cpu": {"hostPath": "/"}}}}},
         "'hostPath' not allowed",
     ),
     ("a digest that is none", {"operator": {"image": {"digest": "latest"}}}, "does not match pattern"),

@@ -35,14 +35,14 @@ def test_the_model_takes_what_the_schema_takes(case: str) -> None:
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """As Helm lays values over each other: maps by key, everything else whole."""
+    """As Helm lays values over each other: maps by key, everything else whole; null takes a key away."""
     both = {
         key: merge(below[key], above[key])
         if isinstance(below[key], dict) and isinstance(above[key], dict)
         else above[key]
         for key in below.keys() & above.keys()
     }
-    return below | above | both
+    return {key: value for key, value in (below | above | both).items() if value is not None}
 
 
 def test_the_schema_refuses_unknown_keys_everywhere() -> None:

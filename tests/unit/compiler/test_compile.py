@@ -106,10 +106,12 @@ def test_a_pool_becomes_a_label() -> None:
 
 
 @pytest.mark.parametrize(("gpus", "pool"), [(0, "cpu"), (1, "l4"), (2, "h100")])
-def test_without_a_pool_a_model_goes_to_the_first_that_fits(gpus: int, pool: str) -> None:
-    cpu = {"name": "cpu", "cpus": 4, "memory": "16Gi", "maxNodes": 4}
-    small, large = pools()["spec"]["pools"]
-    result = compiled(pools(small, large, cpu), model(resources={"gpus": gpus}), platform=CLUSTER)
+def test_without_a_pool_a_model_goes_to_the_smallest_that_fits(gpus: int, pool: str) -> None:
+    more = {
+        "cpu": {"cpus": 4, "memory": "16Gi", "maxNodes": 4},
+        "a-large-one": {"gpus": 8, "cpus": 64, "memory": "1Ti", "maxNodes": 1},
+    }
+    result = compiled(pools(more), model(resources={"gpus": gpus}), platform=CLUSTER)
     assert result.pools == {"llama": pool}
 
 

@@ -25,11 +25,11 @@ def compiled(*resources: Data, platform: Platform = LOCAL, key_hashes: KeyHashes
     return compile_resources(located(*resources), platform=platform, key_hashes=key_hashes)
 
 
-def pools(*pools: Data, **spec: Any) -> Data:
-    """A ServingCluster with one pool of small GPU nodes and one of large, or the given ones."""
-    small = {"name": "l4", "gpus": 1, "cpus": 4, "memory": "16Gi", "maxNodes": 4}
-    large = {"name": "h100", "gpus": 2, "cpus": 16, "memory": "128Gi", "maxNodes": 2}
-    return cluster(pools=list(pools) or [small, large], **spec)
+def pools(more: Data | None = None, **spec: Any) -> Data:
+    """A ServingCluster with one pool of small GPU nodes, one of large, and `more`."""
+    small = {"gpus": 1, "cpus": 4, "memory": "16Gi", "maxNodes": 4}
+    large = {"gpus": 2, "cpus": 16, "memory": "128Gi", "maxNodes": 2}
+    return cluster(pools={"l4": small, "h100": large, **(more or {})}, **spec)
 
 
 def pair() -> tuple[Data, Data, Data]:

@@ -108,7 +108,7 @@ def compiled_for_kubernetes(place: str, resources: list[dict[str, Any]]) -> Comp
     """With pools of every name, and every Secret in its place."""
     if not any(item["kind"] == "ServingCluster" for item in resources):
         shapes = [(name, 8) for name in dict.fromkeys(pools_of(resources))] or [("cpu", 0), ("gpu", 8)]
-        pools = [{"name": n, "gpus": g, "cpus": 64, "memory": "1Ti", "maxNodes": 1} for n, g in shapes]
+        pools = {n: {"gpus": g, "cpus": 64, "memory": "1Ti", "maxNodes": 1} for n, g in shapes}
         resources = [*resources, resource("ServingCluster", "default", {"pools": pools})]
     keys = [key for item in resources for key in item.get("spec", {}).get("keys", [])]
     for key in keys:

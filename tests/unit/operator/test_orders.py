@@ -42,8 +42,8 @@ MOST_ROUNDS = 12
 MOST_REPAIRS = 3
 """A resource that is put right may leave another wrong, which is put right then."""
 RESYNC_S = 30.0
-CPU = {"name": "cpu", "cpus": 8, "memory": "16Gi", "maxNodes": 4}
-BIG = {"name": "big", "cpus": 16, "memory": "64Gi", "maxNodes": 2}
+CPU = {"cpus": 8, "memory": "16Gi", "maxNodes": 4}
+BIG = {"cpus": 16, "memory": "64Gi", "maxNodes": 2}
 ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
 
 
@@ -62,10 +62,10 @@ def opener(**spec: Any) -> Data:
 
 
 WRITTEN = [
-    resource("ServingCluster", "default", {"pools": [CPU]}),
-    resource("ServingCluster", "default", {"pools": [CPU, BIG]}),
-    resource("ServingCluster", "default", {"pools": [CPU], "gateway": {"cpus": 2}}),
-    resource("ServingCluster", "other", {"pools": [CPU]}),
+    resource("ServingCluster", "default", {"pools": {"cpu": CPU}}),
+    resource("ServingCluster", "default", {"pools": {"cpu": CPU, "large": BIG}}),
+    resource("ServingCluster", "default", {"pools": {"cpu": CPU}, "gateway": {"cpus": 2}}),
+    resource("ServingCluster", "other", {"pools": {"cpu": CPU}}),
     engine("llama"),
     engine("llama", engine={"args": {"maxModelLen": 4096}}),
     engine("llama", cluster="other"),

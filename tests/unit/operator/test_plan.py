@@ -21,7 +21,8 @@ from tradewind_operator.desired.objects import desired_objects
 from tradewind_operator.desired.world import ClusterWorld, Manifest
 from tradewind_operator.plan import ObjectRef, Plan, plan
 
-MORE = {**CPU_POOL, "name": "more"}
+MORE = {"more": CPU_POOL}
+BOTH = {"cpu": CPU_POOL, **MORE}
 OTHER_IMAGE = {"gateway": "registry.example/other:2"}
 
 
@@ -107,25 +108,25 @@ def test_weights_change_serve_config_only() -> None:
 
 
 def test_a_pool_is_added_at_the_end_in_place_wherever_the_spec_has_it() -> None:
-    found = plan(desired_objects(world(pools=[MORE, CPU_POOL])), at(world()))
+    found = plan(desired_objects(world(pools=BOTH)), at(world()))
     assert list(groups(found)) == ["gateway", "pool-cpu", "pool-more"]
     assert found.upgrade is not None
     assert (found.upgrade.kind, found.upgrade.reasons) == ("in-place", ("Pool 'more' is added.",))
 
 
 def test_a_pool_that_is_taken_away_stays_without_pods() -> None:
-    found = plan(desired_objects(world(pools=[MORE])), at(world(pools=[CPU_POOL, MORE])))
+    found = plan(desired_objects(world(pools=MORE)), at(world(pools=BOTH)))
     assert groups(found) == {"gateway": (2, 2), "pool-cpu": (0, 0), "pool-more": (0, 2)}
     assert found.upgrade is not None
     assert found.upgrade.reasons == ("Pool 'cpu' goes from 0 to 2 pods to 0 pods.",)
-    again = plan(desired_objects(world(pools=[MORE])), served(found, at(world(pools=[CPU_POOL, MORE]))))
+    again = plan(desired_objects(world(pools=MORE)), served(found, at(world(pools=BOTH))))
     assert again.apply == ()
 
 
 def test_it_goes_with_the_next_second_cluster() -> None:
-    removed = plan(desired_objects(world(pools=[MORE])), at(world(pools=[CPU_POOL, MORE])))
-    there = served(removed, at(world(pools=[CPU_POOL, MORE])))
-    found = plan(desired_objects(world(pools=[MORE], images=OTHER_IMAGE)), there)
+    removed = plan(desired_objects(world(pools=MORE)), at(world(pools=BOTH)))
+    there = served(removed, at(world(pools=BOTH)))
+    found = plan(desired_objects(world(pools=MORE, images=OTHER_IMAGE)), there)
     assert list(groups(found)) == ["gateway", "pool-more"]
 
 
@@ -136,7 +137,7 @@ def test_it_goes_with_the_next_second_cluster() -> None:
         ({"head": {"cpus": 3}}, "The head: resources.requests.cpu changes from 2 to 3."),
         ({"rayVersion": "2.61.0"}, "The Ray cluster: rayVersion changes from 2.60.0 to 2.61.0."),
         (
-            {"pools": [{**CPU_POOL, "memory": "16Gi"}]},
+            {"pools": {"cpu": {**CPU_POOL, "memory": "16Gi"}}},
             "Pool 'cpu': resources.limits.memory changes from 8Gi to 16Gi.",
         ),
         (
@@ -159,8 +160,8 @@ def test_what_needs_a_second_cluster_says_why(spec: Data, reason: str) -> None:
     "spec",
     [
         {"gateway": {"replicas": 5}},
-        {"pools": [{**CPU_POOL, "minNodes": 1, "maxNodes": 9}]},
-        {"pools": [{**CPU_POOL, "tolerations": [{"key": "a", "operator": "Exists"}]}]},
+        {"pools": {"cpu": {**CPU_POOL, "minNodes": 1, "maxNodes": 9}}},
+        {"pools": {"cpu": {**CPU_POOL, "tolerations": [{"key": "a", "operator": "Exists"}]}}},
         {"upgradeStrategy": {"type": "Hold"}},
         {"networkPolicy": {"enabled": False}},
         {"limits": {"n": 3}},
@@ -180,7 +181,7 @@ def test_no_cluster_is_no_second_cluster() -> None:
 
 
 def test_the_gpus_of_a_second_cluster_are_counted() -> None:
-    pools = [{**GPU_POOL, "minNodes": 1}, {**GPU_POOL, "name": "h100", "gpus": 8, "minNodes": 1}]
+    pools = {"l4": {**GPU_POOL, "minNodes": 1}, "h100": {**GPU_POOL, "gpus": 8, "minNodes": 1}}
     models = [model(resources={"gpus": 1, "pool": "l4"}, replicas=3)]
     there = at(world(*models, pools=pools))
     found = plan(desired_objects(world(*models, pools=pools, head={"cpus": 3})), there).upgrade
@@ -213,7 +214,7 @@ def test_an_image_goes_before_serve_config_and_that_follows_when_kuberay_has_see
 def test_hold_keeps_the_cluster_says_so_and_lets_traffic_change() -> None:
     hold = {"upgradeStrategy": {"type": "Hold"}, "images": OTHER_IMAGE, "gateway": {"replicas": 4}}
     there = at(busy(80))
-    wanted = desired_objects(busy(50, **hold, pools=[CPU_POOL, MORE]))
+    wanted = desired_objects(busy(50, **hold, pools=BOTH))
     found = plan(wanted, there)
     assert found.upgrade is not None
     assert (found.upgrade.kind, found.upgrade.held) == ("new-cluster", True)
@@ -265,7 +266,7 @@ def test_ours_that_is_no_longer_wanted_is_deleted_and_nothing_else() -> None:
 
 
 def test_a_claim_goes_only_when_no_pod_can_want_it() -> None:
-    cached = world(pools=[CPU_POOL, {**MORE, "cache": {"storageClassName": "files"}}])
+    cached = world(pools={"cpu": CPU_POOL, "more": {**CPU_POOL, "cache": {"storageClassName": "files"}}})
     kept = plan(desired_objects(world()), at(cached))
     assert kept.delete == ()
     rebuilt = world(images=OTHER_IMAGE)
@@ -285,7 +286,7 @@ def test_sizes_are_brought_into_the_ray_cluster_that_kuberay_leaves_alone() -> N
     config["workerGroupSpecs"][1]["replicas"] = 2  # the autoscaler's
     there |= observed(cluster)
     assert plan(desired_objects(world()), there).resize == ()
-    found = plan(desired_objects(world(pools=[{**CPU_POOL, "maxNodes": 7}])), there)
+    found = plan(desired_objects(world(pools={"cpu": {**CPU_POOL, "maxNodes": 7}})), there)
     (patch,) = found.resize
     assert (patch.ref.kind, patch.ref.name) == ("RayCluster", "default-one")
     assert patch.operations == (

@@ -36,7 +36,7 @@ from tradewind_operator.routing import Key
 from tradewind_operator.settings import Settings
 from tradewind_operator.status.live import Live
 
-POOL = {"name": "cpu", "cpus": 4, "memory": "16Gi", "maxNodes": 4}
+POOL = {"cpus": 4, "memory": "16Gi", "maxNodes": 4}
 CANARY = "tw-canary-0123456789abcdef"
 KEY = Key("ns", "default")
 
@@ -107,7 +107,7 @@ def secret(name: str, **values: str) -> Object:
 def all_of_it() -> Sequence[Object]:
     return (
         secret("keys", acme=CANARY),
-        cluster(pools=[POOL]),
+        cluster(pools={"cpu": POOL}),
         model("llama", resources={"cpus": 2, "memory": "4Gi"}),
         route("chat", variants=[{"name": "only", "deployment": "llama", "weight": 100}]),
         tenant("acme", keys=[{"secret": {"name": "keys", "key": "acme"}}]),

@@ -129,7 +129,7 @@ def test_gateways_are_on_different_nodes_where_there_are_two() -> None:
     ids=["nvidia", "amd", "spot"],
 )
 def test_gpu_and_spot_pools_bear_the_providers_taints(pool: Data, tainted: set[str]) -> None:
-    pod = pod_of(world(pools=[{**GPU_POOL, **pool}]), "pool-l4")
+    pod = pod_of(world(pools={"l4": {**GPU_POOL, **pool}}), "pool-l4")
     assert {toleration["key"] for toleration in pod["tolerations"]} == tainted
     assert ("affinity" in pod) is bool(pool.get("spot"))
     gpus = pod["containers"][0]["resources"]["limits"]
@@ -140,8 +140,8 @@ def test_a_claim_of_another_class_is_another_claim() -> None:
     names = []
     for storage in ("slow", "fast"):
         pool = {**CPU_POOL, "cache": {"size": "10Gi", "storageClassName": storage}}
-        (name,) = objects(world(pools=[pool]), "PersistentVolumeClaim")
-        volumes = pod_of(world(pools=[pool]), "pool-cpu")["volumes"]
+        (name,) = objects(world(pools={"cpu": pool}), "PersistentVolumeClaim")
+        volumes = pod_of(world(pools={"cpu": pool}), "pool-cpu")["volumes"]
         assert {"name": "cache", "persistentVolumeClaim": {"claimName": name}} in volumes
         names.append(name)
     assert names[0] != names[1]
@@ -149,7 +149,7 @@ def test_a_claim_of_another_class_is_another_claim() -> None:
 
 def test_a_given_claim_is_not_made() -> None:
     pool = {**CPU_POOL, "cache": {"claim": "weights"}}
-    assert objects(world(pools=[pool]), "PersistentVolumeClaim") == {}
+    assert objects(world(pools={"cpu": pool}), "PersistentVolumeClaim") == {}
 
 
 @pytest.mark.parametrize(

@@ -57,11 +57,9 @@ def test_models_routes_weights_tenants_and_tokens_never_change_the_ray_cluster(r
     assert config_of(world(*resources)) == config_of(world())
 
 
-@pytest.mark.parametrize(
-    "pools", [[CPU_POOL, GPU_POOL], [CPU_POOL, {**CPU_POOL, "name": "more"}, GPU_POOL]], ids=["one", "two"]
-)
-def test_a_new_pool_only_appends_a_group(pools: list[Data]) -> None:
-    before, after = config_of(world()), config_of(world(pools=pools))
+@pytest.mark.parametrize("more", [{"l4": GPU_POOL}, {"l4": GPU_POOL, "more": CPU_POOL}], ids=["one", "two"])
+def test_a_new_pool_only_appends_a_group(more: Data) -> None:
+    before, after = config_of(world()), config_of(world(pools={"cpu": CPU_POOL, **more}))
     assert after["workerGroupSpecs"][: len(before["workerGroupSpecs"])] == before["workerGroupSpecs"]
     assert {**after, "workerGroupSpecs": []} == {**before, "workerGroupSpecs": []}
 
@@ -124,7 +122,7 @@ def test_a_gateway_pod_holds_one_replica() -> None:
 
 
 def test_fractions_of_a_cpu_are_rounded_up_for_ray() -> None:
-    found = world(pools=[{**CPU_POOL, "cpus": 1.5}])
+    found = world(pools={"cpu": {**CPU_POOL, "cpus": 1.5}})
     assert group_of(found, "pool-cpu")["rayStartParams"]["num-cpus"] == "2"
     assert pod_of(found, "pool-cpu")["containers"][0]["resources"]["requests"]["cpu"] == "1500m"
 
@@ -163,7 +161,7 @@ def _items(volume: Data) -> list[Data]:
 
 
 def test_every_mount_has_its_volume_and_every_path_one_mount() -> None:
-    found = busy(pools=[CPU_POOL, {**GPU_POOL, "cache": {"claim": "weights"}}])
+    found = busy(pools={"cpu": CPU_POOL, "l4": {**GPU_POOL, "cache": {"claim": "weights"}}})
     for role in ("head", "gateway", "pool-cpu", "pool-l4"):
         pod = pod_of(found, role)
         mounts = pod["containers"][0]["volumeMounts"]
@@ -172,8 +170,8 @@ def test_every_mount_has_its_volume_and_every_path_one_mount() -> None:
 
 
 def test_the_pool_says_which_engine_image_runs() -> None:
-    own = {**GPU_POOL, "name": "own", "engineImage": "registry.example/engine:1"}
-    found = world(pools=[CPU_POOL, GPU_POOL, own])
+    own = {**GPU_POOL, "engineImage": "registry.example/engine:1"}
+    found = world(pools={"cpu": CPU_POOL, "l4": GPU_POOL, "own": own})
     images = {pool: pod_of(found, f"pool-{pool}")["containers"][0]["image"] for pool in ("cpu", "l4", "own")}
     assert images == {
         "cpu": found.defaults.images.engine_cpu,

@@ -11,14 +11,14 @@ from tradewind_operator.desired.objects import desired_objects
 from tradewind_operator.desired.world import ClusterWorld, Manifest
 from tradewind_operator.plan import ObjectRef
 
-CPU_POOL = {"name": "cpu", "cpus": 4, "memory": "8Gi", "maxNodes": 2}
-GPU_POOL = {"name": "l4", "gpus": 1, "cpus": 8, "memory": "32Gi", "maxNodes": 4}
+CPU_POOL = {"cpus": 4, "memory": "8Gi", "maxNodes": 2}
+GPU_POOL = {"gpus": 1, "cpus": 8, "memory": "32Gi", "maxNodes": 4}
 KEYS = [{"secret": {"name": "acme", "key": "key"}}]
 
 
 def world(*resources: Data, **spec: Any) -> ClusterWorld:
     """A ServingCluster `default` with a CPU pool, unless the spec says otherwise, and what is put on it."""
-    return world_of(text(cluster(**{"pools": [CPU_POOL], **spec}), *resources))
+    return world_of(text(cluster(**{"pools": {"cpu": CPU_POOL}, **spec}), *resources))
 
 
 def busy(weight: int = 80, **spec: Any) -> ClusterWorld:

@@ -18,7 +18,7 @@ KEYS: SecretValues = {
     ("acme", "key"): SecretValue(State.PRESENT, "aa" * 32),
     ("beta", "key"): SecretValue(State.PRESENT, "bb" * 32),
 }
-POOLS = [{"name": "cpu", "cpus": 8, "memory": "16Gi", "maxNodes": 4}]
+POOLS = {"cpu": {"cpus": 8, "memory": "16Gi", "maxNodes": 4}}
 
 
 def live(data: Data, generation: int = 1, **metadata: Any) -> Data:

@@ -152,9 +152,9 @@ def test_clusters_share_a_namespace() -> None:
 
 def test_images_off_the_list_are_refused() -> None:
     good = accepted(cluster(images={"head": "ghcr.io/tradewind/ray:1"}))
-    decision = decided(edited(good, "spec.pools.0.engineImage", "docker.io/evil/engine:1"), model())
+    decision = decided(edited(good, "spec.pools.cpu.engineImage", "docker.io/evil/engine:1"), model())
     assert said(decision, "ServingCluster", "default") == (False, "ImageNotAllowed", 1)
-    assert "spec.pools[0].engineImage: found 'docker.io/evil/engine:1'" in message(
+    assert "spec.pools.cpu.engineImage: found 'docker.io/evil/engine:1'" in message(
         decision, "ServingCluster", "default"
     )
     assert decision.compiled is not None
@@ -174,7 +174,7 @@ def test_a_model_called_gateway_is_refused() -> None:
 
 
 def test_a_pool_that_models_ask_for_cannot_go() -> None:
-    other = [{"name": "big", "cpus": 16, "memory": "64Gi", "maxNodes": 1}]
+    other = {"big": {"cpus": 16, "memory": "64Gi", "maxNodes": 1}}
     changed_cluster = edited(accepted(cluster()), "spec.pools", other)
     decision = decided(changed_cluster, accepted(model(resources={"pool": "cpu"})))
     assert said(decision, "ServingCluster", "default") == (False, "PoolInUse", 1)
