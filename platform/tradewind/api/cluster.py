@@ -95,6 +95,7 @@ class LimitsSpec(ApiModel):
     planned: ClassVar[Mapping[str, str]] = {
         "remoteMedia": "this version takes images and audio inline (data: URLs) only",
         "concurrentRequests": "use spec.gateway.maxOngoingRequests",
+        "n": "a key that Kubernetes' YAML reads as false; use choices",
     }
 
     body_size: Annotated[Quantity, Between("1Ki", "256Mi")] = Quantity(10 * 2**20)
@@ -109,7 +110,7 @@ class LimitsSpec(ApiModel):
     """Objects and arrays in one body."""
     json_items: Annotated[int, Field(ge=100, le=10_000_000)] = 1_000_000
     """Array items and object members in one body."""
-    n: Annotated[int, Field(ge=1, le=128)] = 16
+    choices: Annotated[int, Field(ge=1, le=128)] = 16
     """Answers to one prompt."""
     prompts: Annotated[int, Field(ge=1, le=4_096)] = 256
     """Prompts, inputs or documents in one request."""

@@ -143,7 +143,7 @@ class RequestLimits(WireModel):
     header_bytes: int = 32 * 1024
     body_timeout_s: float = 30.0
     """From the first byte of the head to the last of the body."""
-    n: int = 16
+    choices: int = 16
     prompts: int = 256
     """Prompts, inputs or documents in one request."""
     max_tokens: int = 131_072

@@ -132,7 +132,7 @@ def _limits(spec: ServingClusterSpec) -> RequestLimits:
         json_depth=limits.json_depth,
         json_containers=limits.json_containers,
         json_items=limits.json_items,
-        n=limits.n,
+        choices=limits.choices,
         prompts=limits.prompts,
         max_tokens=limits.max_tokens,
         stop=limits.stop,

@@ -60,7 +60,7 @@ def _logprobs(limits: RequestLimits) -> int:
     return limits.logprobs
 
 
-_n = integer(1, lambda limits: limits.n)
+_n = integer(1, lambda limits: limits.choices)
 _budget = integer(0, _max_tokens)
 
 DROPPED = frozenset(("cache_salt", "request_id"))

@@ -139,7 +139,7 @@ def _check_sequences(fields: Fields, limits: RequestLimits) -> None:
     prompt = fields.get("prompt")
     if max(wanted) > 1 and prompt is not None and prompt != _NULL:
         count = rules.count_prompts(prompt) * max(wanted)
-        if count > max(limits.prompts, limits.n):
+        if count > max(limits.prompts, limits.choices):
             raise rules.invalid("n", f"small enough for {limits.prompts} answers in all")
 
 

@@ -179,10 +179,14 @@ def _numbers(made: Schema, node: Mapping[str, Any]) -> None:
 
 
 def _default(made: Schema, node: Mapping[str, Any]) -> None:
-    """Keep a default that says something: not null, and not a list, map or block that stays empty."""
+    """Keep a default that says something: not null, and not a list, map or block that stays empty.
+
+    It is written whole: the API server checks its CEL rules on the default as it stands in the definition.
+    """
     value = node.get("default")
-    if value is not None and defaulted(value, made) not in ({}, []):
-        made["default"] = value
+    whole = None if value is None else defaulted(value, made)
+    if whole not in (None, {}, []):
+        made["default"] = whole
 
 
 def _rules(made: Schema, node: Mapping[str, Any], path: str) -> None:

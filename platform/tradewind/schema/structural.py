@@ -138,9 +138,17 @@ def _complaints(node: Mapping[str, Any]) -> Iterator[str]:
     yield from _values(kind, node)
     yield from _rules(node)
     if "default" in node:
-        wrong = misfit(defaulted(node["default"], node), node)
-        if wrong:
-            yield f"default does not fit the schema: {wrong}"
+        yield from _default(node["default"], node)
+
+
+def _default(value: Any, node: Mapping[str, Any]) -> Iterator[str]:
+    whole = defaulted(value, node)
+    if whole != value:
+        # CEL rules are evaluated on it as it stands, and fail on a field that only a default would add.
+        yield f"found default {value!r}, which is not whole; allowed: {whole!r}"
+    wrong = misfit(whole, node)
+    if wrong:
+        yield f"default does not fit the schema: {wrong}"
 
 
 def _shape(kind: str, node: Mapping[str, Any]) -> Iterator[str]:

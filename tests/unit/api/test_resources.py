@@ -20,7 +20,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 VALID: list[tuple[str, Data]] = [
     ("a cluster with nothing said", cluster()),
     ("a cluster with an address", cluster(gateway={"endpoint": {"host": "::1", "port": 9000}})),
-    ("limits", cluster(limits={"bodySize": "20Mi", "bodyTimeout": "1m", "n": 4, "maxTokens": 4096})),
+    ("limits", cluster(limits={"bodySize": "20Mi", "bodyTimeout": "1m", "choices": 4, "maxTokens": 4096})),
     ("telemetry", cluster(telemetry={"otlpEndpoint": "http://collector:4318", "samplingRatio": 0.1})),
     ("a model with nothing but its source", model()),
     (
@@ -178,6 +178,7 @@ INVALID: list[tuple[str, Data, str, list[str]]] = [
     ("a privileged head", cluster(head={"privileged": True}), "spec.head.privileged", ["unknown"]),
     ("a foreign service account", cluster(head={"serviceAccountName": "admin"}), "spec.head.serviceAccountName", ["unknown"]),
     ("remote media", cluster(limits={"remoteMedia": True}), "spec.limits.remoteMedia", ["inline"]),
+    ("a key that Kubernetes reads as false", cluster(limits={"n": 4}), "spec.limits.n", ["use choices"]),
     ("an endless body", cluster(limits={"bodySize": "1Ti"}), "spec.limits.bodySize", ["1Ti", "1Ki to 256Mi"]),
     ("half a collector", cluster(telemetry={"otlpEndpoint": "collector:4317"}), "spec.telemetry.otlpEndpoint", ["http://"]),
     ("over-sampling", cluster(telemetry={"samplingRatio": 2}), "spec.telemetry.samplingRatio", ["found 2", "at most 1"]),

@@ -164,7 +164,7 @@ def test_what_needs_a_second_cluster_says_why(spec: Data, reason: str) -> None:
         {"pools": {"cpu": {**CPU_POOL, "tolerations": [{"key": "a", "operator": "Exists"}]}}},
         {"upgradeStrategy": {"type": "Hold"}},
         {"networkPolicy": {"enabled": False}},
-        {"limits": {"n": 3}},
+        {"limits": {"choices": 3}},
     ],
     ids=["gateways", "size", "tolerations", "strategy", "policies", "limits"],
 )

@@ -68,7 +68,9 @@ def test_a_model_becomes_a_structural_schema() -> None:
 
 
 def test_a_block_that_nobody_writes_has_its_defaults() -> None:
-    filled = defaulted({"name": "a"}, structural_schema(Outer))
+    schema = structural_schema(Outer)
+    assert schema["properties"]["inner"]["default"] == {"size": "1Mi"}
+    filled = defaulted({"name": "a"}, schema)
     assert filled["inner"] == {"size": "1Mi"}
     assert filled["changed"] == {"size": "2Ki"}
     assert Outer.model_validate_json('{"name": "a"}') == Outer.model_validate(
@@ -166,6 +168,8 @@ UNSOUND: list[Case] = [
     ("a default of unknown fields", {**NAMED, "default": {"age": 1}}, "no field"),
     ("a default without a required field", {**NAMED, "required": ["name"], "default": {"size": 1}}, "name is missing"),
     ("a default with a wrong item", {"type": "array", "items": TEXT, "maxItems": 2, "default": [1]}, r"\[0\] is 1"),
+    ("a default that is not whole", {"type": "object", "properties": {"a": {**TEXT, "default": "b"}}, "default": {}},
+     r"default \{\}, which is not whole; allowed: \{'a': 'b'\}"),
     ("a rule without a message", {**TEXT, RULES: [{"rule": "true"}]}, "one line of text"),
     ("a message of two lines", {**TEXT, RULES: [{"rule": "true", "message": "a\nb"}]}, "one line of text"),
     ("a rule of nothing", {**TEXT, RULES: [{"rule": " ", "message": "a"}]}, "without an expression"),
