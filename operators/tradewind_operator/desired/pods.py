@@ -5,6 +5,7 @@ Values that Kubernetes would fill in are written out: a template that is read ba
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -39,6 +40,7 @@ class Pod:
     """None leaves it to KubeRay, which makes one for the head's autoscaler."""
     more_volumes: tuple[Volume, ...] = field(default=())
     """Volumes that another container of the pod mounts."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 def resources(cpus: float, memory: Quantity, gpus: tuple[str, int] | None = None) -> Manifest:
@@ -76,7 +78,7 @@ def pod_template(world: ClusterWorld, pod: Pod) -> Manifest:
     return {
         "metadata": {
             "labels": pod_labels(world.name, pod.role),
-            "annotations": {names.CONFIG_FORMAT_ANNOTATION: names.CONFIG_FORMAT},
+            "annotations": {**pod.annotations, names.CONFIG_FORMAT_ANNOTATION: names.CONFIG_FORMAT},
         },
         "spec": spec,
     }

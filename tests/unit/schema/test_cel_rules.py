@@ -75,7 +75,7 @@ WORDS: dict[str, st.SearchStrategy[Any]] = {
     "sharedMemory": st.just("64Mi") | st.sampled_from(["64Mi", "1Gi", "1024Mi", "2Gi", "1G", "1Ti", "0.5Gi", "67108863"]),
     "memory": st.just("2Gi") | st.sampled_from(["256Mi", "1Gi", "1073741825", "1000000k", "2Gi", "64Ti", "65Ti", "1.5Gi", "268435455.9"]),
     "size": st.sampled_from(["1Gi", "1023Mi", "64Ti", "64.001Ti", "100G", "70368744177664.9", "70368744177665"]),
-    "redisAddress": st.sampled_from(["redis:6379", "redis"]),
+    "address": st.sampled_from(["redis:6379", "redis", "rediss://r:1", "http://r:1"]),
     "variant": st.sampled_from(["a", "b"]),
     "deployment": st.sampled_from(["a", "b", "c"]),
     "key": st.sampled_from(["a", "b"]),

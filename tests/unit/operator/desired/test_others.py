@@ -83,10 +83,8 @@ def test_an_eviction_takes_one_gateway_at_a_time_of_the_cluster_that_serves() ->
     assert budget["selector"]["matchLabels"]["ray.io/cluster"] == "default-xyz"
 
 
-def test_a_head_is_not_evicted_unless_its_state_is_elsewhere() -> None:
-    assert "default-head" in objects(world(), "PodDisruptionBudget")
-    safe = world(gcsFaultTolerance={"redisAddress": "redis:6379"})
-    assert "default-head" not in objects(safe, "PodDisruptionBudget")
+def test_no_budget_holds_up_the_drain_of_a_node_for_ever() -> None:
+    assert set(objects(world(), "PodDisruptionBudget")) == {"default-gateway"}
 
 
 def test_the_endpoint_moves_with_the_cluster_that_serves() -> None:
