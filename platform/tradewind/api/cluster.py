@@ -10,7 +10,16 @@ from pydantic import Field
 
 from tradewind.api.fault_tolerance import GcsFaultTolerance
 from tradewind.api.model import ApiModel, Fault, ResourceModel
-from tradewind.api.nodes import Cpus, HeadSpec, ImagesSpec, PeerSelector, PodMemory, Pool, Tolerations
+from tradewind.api.nodes import (
+    Cpus,
+    HeadSpec,
+    ImagesSpec,
+    PeerSelector,
+    PodMemory,
+    PodSettings,
+    Pool,
+    Tolerations,
+)
 from tradewind.api.values import (
     CIDR_PATTERN,
     HOST_PATTERN,
@@ -71,6 +80,8 @@ class GatewaySpec(ApiModel):
     """CPUs of one gateway pod. In a cluster only."""
     memory: PodMemory = Quantity(2 * 2**30)
     """Memory of one gateway pod. In a cluster only."""
+    pod: PodSettings = Field(default_factory=PodSettings)
+    """Priority, labels and annotations of gateway pods. In a cluster only."""
     node_selector: Labels = Field(default_factory=dict)
     """Node labels that gateway pods need. In a cluster only."""
     tolerations: Tolerations = ()

@@ -93,6 +93,14 @@ _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
             "tolerationSeconds: allowed with effect NoExecute only",
         ),
     ),
+    nodes.PodSettings: tuple(
+        Rule(
+            f"!has(self.{field}) || !self.{field}.exists(key, "
+            f"{' || '.join(f'key.startsWith({text(prefix)})' for prefix in nodes.RESERVED_METADATA)})",
+            f"{field}: allowed: keys that are not the platform's own",
+        )
+        for field in ("labels", "annotations")
+    ),
     nodes.CacheSpec: (
         Rule(
             "!(has(self.claim) && has(self.storageClassName))",

@@ -76,6 +76,7 @@ WORDS: dict[str, st.SearchStrategy[Any]] = {
     "memory": st.just("2Gi") | st.sampled_from(["256Mi", "1Gi", "1073741825", "1000000k", "2Gi", "64Ti", "65Ti", "1.5Gi", "268435455.9"]),
     "size": st.sampled_from(["1Gi", "1023Mi", "64Ti", "64.001Ti", "100G", "70368744177664.9", "70368744177665"]),
     "address": st.sampled_from(["redis:6379", "redis", "rediss://r:1", "http://r:1"]),
+    "labels": st.dictionaries(st.sampled_from(["team", "ray.io/a", "ray.iox/a", "tradewind.dev/b"]), st.just("v"), max_size=2),
     "variant": st.sampled_from(["a", "b"]),
     "deployment": st.sampled_from(["a", "b", "c"]),
     "key": st.sampled_from(["a", "b"]),

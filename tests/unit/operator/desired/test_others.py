@@ -99,6 +99,21 @@ def test_the_tutorial_fits_into_six_cpus_and_16_gb() -> None:
     assert sum(Quantity.parse(one["memory"]) for one in (*asked, *operators)) <= 16e9
 
 
+@pytest.mark.parametrize(
+    ("group", "place"), [("head", "head"), ("gateway", "gateway"), ("pool-cpu", "pools")]
+)
+def test_a_platform_team_gives_pods_priority_labels_and_annotations(group: str, place: str) -> None:
+    own = {"pod": {"priorityClassName": "serving", "labels": {"team": "a"}, "annotations": {"x.y/z": "1"}}}
+    found = world(**{place: {"cpu": {**CPU_POOL, **own}} if place == "pools" else own})
+    assert pod_of(found, group)["priorityClassName"] == "serving"
+    config = config_of(found)
+    groups = {each["groupName"]: each for each in config["workerGroupSpecs"]}
+    about = (config["headGroupSpec"] if group == "head" else groups[group])["template"]["metadata"]
+    assert about["labels"]["team"] == "a"
+    assert about["labels"]["tradewind.dev/cluster"] == "default"
+    assert about["annotations"]["x.y/z"] == "1"
+
+
 def test_no_budget_holds_up_the_drain_of_a_node_for_ever() -> None:
     assert set(objects(world(), "PodDisruptionBudget")) == {"default-gateway"}
 
