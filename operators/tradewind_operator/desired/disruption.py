@@ -12,16 +12,13 @@ from tradewind_operator.desired.world import ClusterWorld, Manifest
 
 
 def disruption_budgets(world: ClusterWorld) -> list[Manifest]:
-    """One gateway at a time. The head only where its state is kept outside it.
+    """One gateway at a time, and nothing for the others, so that `kubectl drain` always comes to an end.
 
-    Without GCS fault tolerance a lost head takes every model with it: such a head is not evicted, and who
-    empties its node deletes the pod by hand. With it a lost head costs no request, and eviction is free.
-    Engines have no budget: an evicted one is replaced before it stops, and their number is Serve's.
+    The head: with its state outside a lost one costs no request. Without, it is an outage, whoever evicts it;
+    a budget would hold up the drain of its node for ever, so it only asks autoscalers to go elsewhere
+    (`scheduling.stay`). Engines: an evicted one is replaced before it stops, and their number is Serve's.
     """
-    gateways = _budget(world, names.gateway_budget(world.name), names.GATEWAY_GROUP, least=world.gateways - 1)
-    if world.spec.gcs_fault_tolerance is not None:
-        return [gateways]
-    return [gateways, _budget(world, names.head_budget(world.name), names.HEAD_ROLE, least=1)]
+    return [_budget(world, names.gateway_budget(world.name), names.GATEWAY_GROUP, least=world.gateways - 1)]
 
 
 def _budget(world: ClusterWorld, name: str, role: str, *, least: int) -> Manifest:

@@ -2,22 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 from tradewind.compiler.ray_environment import Ports, ray_environment
 from tradewind_operator.desired import names
 from tradewind_operator.desired.world import ClusterWorld, Manifest
 
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+_CLUSTER: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        # `ray start` asks the GCS for its own node and gives up when it has not registered by then. Half a
+        # minute, the default, is too short for a node whose CPUs are busy: its pod was killed and began anew.
+        "RAY_raylet_start_wait_time_s": "300",
+        # A worker whose head is away goes on with what it knows, for as long as a new head may take to come.
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
+        # preStop hooks take a node away before SIGTERM. A second wait for the same would only keep the pod,
+        # and the head's, which never gets idle, would keep the next head from starting.
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # Serve must not hang on a GCS that is away. KubeRay sets these for a RayService alone.
+        "RAY_timeout_ms_task_wait_for_death_info": "0",
+        "RAY_gcs_server_request_timeout_seconds": "5",
+        "RAY_SERVE_KV_TIMEOUT_S": "5",
+    }
+)
+"""What Ray needs to know of Kubernetes."""
 
-def pod_environment(world: ClusterWorld, *, hash_key: bool = False) -> list[Manifest]:
+
+def pod_environment(
+    world: ClusterWorld, *, hash_key: bool = False, more: Mapping[str, str] = _NOTHING
+) -> list[Manifest]:
     """Variables of a Ray container, by name, so that the same set is the same pod template.
 
     Args:
         hash_key: also where the key of the tenants' key hashes is read; for gateways only.
+        more: variables of one role alone.
     """
     ray = ray_environment(token_file=None, run_dir=Path(names.RUN_DIR), ingress=names.HAPROXY, ports=Ports())
     variables = {
         **ray,
+        **_CLUSTER,
+        **more,
         # The root file system is read-only; what libraries keep in the home goes to a volume.
         "HOME": names.HOME_DIR,
         "TRADEWIND_HOME": names.HOME_DIR,

@@ -9,8 +9,10 @@ from tradewind.api.nodes import Pool
 from tradewind.api.values import Quantity
 from tradewind.compiler.compile import CLUSTER_GATEWAY_CPUS, GATEWAY_ROLE, POOL_LABEL, ROLE_LABEL
 from tradewind_operator.desired import names
+from tradewind_operator.desired.backend import Backend
 from tradewind_operator.desired.cache import cache_volume
 from tradewind_operator.desired.environment import pod_environment
+from tradewind_operator.desired.gcs import gcs_environment, gcs_volume
 from tradewind_operator.desired.leaving import (
     HEAD_GRACE_S,
     WORKER_GRACE_S,
@@ -25,6 +27,7 @@ from tradewind_operator.desired.scheduling import (
     node_selector,
     pool_scheduling,
     pool_tolerations,
+    stay,
     tolerations,
 )
 from tradewind_operator.desired.volumes import (
@@ -53,9 +56,10 @@ def head_group(world: ClusterWorld) -> Manifest:
     head = world.spec.head
     pod = Pod(
         role=names.HEAD_ROLE,
+        settings=head.pod,
         image=world.spec.images.head or world.defaults.images.head,
         resources=resources(head.cpus, head.memory),
-        environment=pod_environment(world),
+        environment=pod_environment(world, more=gcs_environment(world.backend)),
         ports={
             "gcs-server": names.GCS_PORT,
             "dashboard": names.DASHBOARD_PORT,
@@ -69,9 +73,11 @@ def head_group(world: ClusterWorld) -> Manifest:
             AUTOSCALER_LOGS,
             auth_files(world.name, names.INTERNAL_TOKEN_KEY),
             shared_memory(_SHARED),
+            *_state(world),
         ),
         more_volumes=(AUTOSCALER_TMP, service_account_files()),
         grace_s=HEAD_GRACE_S,
+        annotations=stay(world.backend),
         scheduling={
             **head_scheduling(world.name),
             **node_selector(head.node_selector),
@@ -84,11 +90,19 @@ def head_group(world: ClusterWorld) -> Manifest:
     }
 
 
+def _state(world: ClusterWorld) -> tuple[Volume, ...]:
+    """The volume of Ray's state, where it has one."""
+    if world.backend is not Backend.ROCKSDB or world.ray_cluster is None:
+        return ()
+    return (gcs_volume(world.ray_cluster),)
+
+
 def gateway_group(world: ClusterWorld) -> Manifest:
     """The gateways' worker group: as many pods as replicas."""
     gateway = world.spec.gateway
     pod = Pod(
         role=names.GATEWAY_GROUP,
+        settings=gateway.pod,
         image=world.spec.images.gateway or world.defaults.images.gateway,
         resources=resources(gateway.cpus, gateway.memory),
         environment=pod_environment(world, hash_key=True),
@@ -132,6 +146,7 @@ def _pool_group(world: ClusterWorld, name: str, pool: Pool) -> Manifest:
         scheduling["runtimeClassName"] = pool.runtime_class_name
     pod = Pod(
         role=names.ENGINE_ROLE,
+        settings=pool.pod,
         image=pool.engine_image or (images.engine_cuda if pool.gpus else images.engine_cpu),
         resources=resources(pool.cpus, pool.memory, (pool.gpu_resource, pool.gpus)),
         environment=pod_environment(world),

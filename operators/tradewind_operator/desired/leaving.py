@@ -9,8 +9,9 @@ constant for any `drain.timeout`, which is at most an hour. A pod that has drain
   streams it has, for at most as long as a reload lets them run (MAX_STREAM_S).
 - Then Ray is told that the node is taken away. Serve starts other replicas first where there is room, takes
   this node's out of rotation, and stops each one when its requests have ended, `drain.timeout` at the
-  latest. An engine is given an hour to be replaced before that; a gateway has no room elsewhere by design
-  (one per pod, and KubeRay replaces a pod only when it is gone) and is stopped at once.
+  latest. An engine waits for its successor as long as there is room for one, half an hour at most; in a
+  pool that is full it is stopped at once (`tradewind.serve.leaving`). A gateway has no room elsewhere by
+  design (one per pod, and KubeRay replaces a pod only when it is gone) and is stopped at once.
 - The hook ends when no replica is left in the pod. Where Ray's head is gone too, it ends at once: nobody is
   left to take replicas out of rotation.
 """
@@ -25,9 +26,12 @@ from tradewind_operator.desired.world import Manifest
 
 _MAX_DRAIN_S: Final = 3_600
 _ENDPOINTS_S: Final = 15
+_SUCCESSOR_S: Final = 1_800
+"""As long as an engine waits for its successor; a test compares it with the hook's own."""
 _MARGIN_S: Final = 120
 
-WORKER_GRACE_S: Final = _ENDPOINTS_S + MAX_STREAM_S + _MAX_DRAIN_S + _MARGIN_S
+WORKER_GRACE_S: Final = _ENDPOINTS_S + max(MAX_STREAM_S, _SUCCESSOR_S) + _MAX_DRAIN_S + 2 * _MARGIN_S
+_LEAVES: Final = f"{names.PREFIX}/bin/python -m tradewind.serve.leaving"
 HEAD_GRACE_S: Final = 30
 """The head has no replicas and no streams."""
 
@@ -70,8 +74,7 @@ def gateway_leaves() -> Manifest:
 
 def engine_leaves() -> Manifest:
     """`lifecycle` of an engine container."""
-    waiting = MAX_STREAM_S + _MAX_DRAIN_S
-    return _before_stop([_takes_node_away(waiting), _waits(_REPLICAS, waiting)])
+    return _before_stop([f"timeout {_SUCCESSOR_S + _MAX_DRAIN_S + _MARGIN_S} {_LEAVES} || exit 0"])
 
 
 def _before_stop(steps: list[str]) -> Manifest:

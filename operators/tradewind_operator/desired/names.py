@@ -44,6 +44,7 @@ HOME_DIR: Final = "/var/lib/tradewind"
 CACHE_DIR: Final = "/var/cache/tradewind"
 AUTH_DIR: Final = "/etc/tradewind/auth"
 RUN_DIR: Final = "/run/tradewind"
+GCS_DIR: Final = "/var/lib/tradewind-gcs"
 INTERNAL_TOKEN_KEY: Final = "internal-token"  # noqa: S105 - a key's name
 HASH_KEY_KEY: Final = "hash-key"
 
@@ -73,14 +74,14 @@ def gateway_budget(cluster: str) -> str:
     return f"{cluster}-gateway"
 
 
-def head_budget(cluster: str) -> str:
-    """PodDisruptionBudget of the head."""
-    return f"{cluster}-head"
-
-
 def network_policy(cluster: str, role: str) -> str:
     """NetworkPolicy of the pods of one role, or `pods` for that of all."""
     return f"{cluster}-{role}"
+
+
+def gcs_claim(ray_cluster: str) -> str:
+    """PersistentVolumeClaim with the state of one Ray cluster."""
+    return f"{ray_cluster}-gcs"
 
 
 def pool_group(pool: str) -> str:

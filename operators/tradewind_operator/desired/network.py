@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
+from tradewind.api.fault_tolerance import redis_port
 from tradewind.api.nodes import PeerSelector
 from tradewind_operator.desired import names
 from tradewind_operator.desired.metadata import metadata, role_selector
@@ -56,11 +57,16 @@ def _head(world: ClusterWorld) -> Manifest:
     """The dashboard's port, which is also Serve's API, for the two operators; egress of the autoscaler."""
     callers = [_pods(OPERATOR_LABELS), _pods(KUBERAY_LABELS)]
     egress: list[Manifest] = [{"ports": [_port(port) for port in _API_SERVER]}]
-    if world.spec.gcs_fault_tolerance is not None:
-        redis = int(world.spec.gcs_fault_tolerance.redis_address.rpartition(":")[2])
-        egress.append({"ports": [_port(redis)]})
+    if addresses := _redis(world):
+        egress.append({"ports": [_port(port) for port in sorted({redis_port(one) for one in addresses})]})
     ingress = [{"from": callers, "ports": [_port(names.DASHBOARD_PORT)]}]
     return _policy(world, names.HEAD_ROLE, names.HEAD_ROLE, ingress, egress)
+
+
+def _redis(world: ClusterWorld) -> list[str]:
+    """That of the spec and those in use: what left the spec is cleared before its Ray cluster is gone."""
+    redis = world.spec.gcs_fault_tolerance.redis
+    return [*world.redis_in_use, *([] if redis is None else [redis.address])]
 
 
 def _gateways(world: ClusterWorld) -> Manifest:

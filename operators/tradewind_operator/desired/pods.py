@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from tradewind.api.nodes import PodSettings
 from tradewind.api.values import Quantity
 from tradewind_operator.desired import names
 from tradewind_operator.desired.metadata import pod_labels
@@ -42,6 +43,9 @@ class Pod:
     """Beside those by which the pod is found."""
     more_volumes: tuple[Volume, ...] = field(default=())
     """Volumes that another container of the pod mounts."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Of the platform itself."""
+    settings: PodSettings = field(default_factory=PodSettings)
 
 
 def resources(cpus: float, memory: Quantity, gpus: tuple[str, int] | None = None) -> Manifest:
@@ -72,14 +76,20 @@ def pod_template(world: ClusterWorld, pod: Pod) -> Manifest:
         "volumes": [volume.volume() for volume in (*pod.volumes, *pod.more_volumes)],
         **pod.scheduling,
     }
+    if pod.settings.priority_class_name is not None:
+        spec["priorityClassName"] = pod.settings.priority_class_name
     if pod.service_account is not None:
         spec["serviceAccountName"] = pod.service_account
     if pull := dict.fromkeys((*world.defaults.image_pull_secrets, *world.spec.image_pull_secrets)):
         spec["imagePullSecrets"] = [{"name": name} for name in pull]
     return {
         "metadata": {
-            "labels": {**pod.labels, **pod_labels(world.name, pod.role)},
-            "annotations": {names.CONFIG_FORMAT_ANNOTATION: names.CONFIG_FORMAT},
+            "labels": {**pod.settings.labels, **pod.labels, **pod_labels(world.name, pod.role)},
+            "annotations": {
+                **pod.settings.annotations,
+                **pod.annotations,
+                names.CONFIG_FORMAT_ANNOTATION: names.CONFIG_FORMAT,
+            },
         },
         "spec": spec,
     }

@@ -7,9 +7,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tradewind.api.cluster import GcsFaultTolerance
-from tradewind.api.secrets import SecretKeyRef
 from tradewind_operator.desired import names
+from tradewind_operator.desired.gcs import redis_options
 from tradewind_operator.desired.groups import (
     AUTOSCALER_LOGS,
     AUTOSCALER_TMP,
@@ -66,8 +65,8 @@ def ray_cluster_config(world: ClusterWorld) -> Manifest:
         "headGroupSpec": head_group(world),
         "workerGroupSpecs": [gateway_group(world), *pool_groups(world)],
     }
-    if world.spec.gcs_fault_tolerance is not None:
-        config["gcsFaultToleranceOptions"] = _fault_tolerance(world.spec.gcs_fault_tolerance)
+    if (redis := world.spec.gcs_fault_tolerance.redis) is not None:
+        config["gcsFaultToleranceOptions"] = redis_options(redis)
     return config
 
 
@@ -90,16 +89,3 @@ def _autoscaler() -> Manifest:
             service_account_files().mount(),
         ],
     }
-
-
-def _fault_tolerance(wanted: GcsFaultTolerance) -> Manifest:
-    options: Manifest = {"redisAddress": wanted.redis_address}
-    if wanted.username is not None:
-        options["redisUsername"] = _from_secret(wanted.username)
-    if wanted.password is not None:
-        options["redisPassword"] = _from_secret(wanted.password)
-    return options
-
-
-def _from_secret(reference: SecretKeyRef) -> Manifest:
-    return {"valueFrom": {"secretKeyRef": {"name": reference.name, "key": reference.key}}}

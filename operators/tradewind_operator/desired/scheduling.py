@@ -7,6 +7,7 @@ from typing import Final
 
 from tradewind.api.nodes import Pool, Toleration
 from tradewind_operator.desired import names
+from tradewind_operator.desired.backend import Backend
 from tradewind_operator.desired.metadata import role_selector
 from tradewind_operator.desired.world import Manifest
 
@@ -53,6 +54,13 @@ def gateway_scheduling(cluster: str) -> Manifest:
         ],
         "affinity": {"podAntiAffinity": _rather_not_with(cluster, names.ENGINE_ROLE, names.HEAD_ROLE)},
     }
+
+
+def stay(backend: Backend) -> dict[str, str]:
+    """Annotations that ask node autoscalers to leave a head alone whose loss is an outage."""
+    if backend is not Backend.NONE:
+        return {}
+    return {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
 
 
 def head_scheduling(cluster: str) -> Manifest:

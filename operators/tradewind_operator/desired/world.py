@@ -8,6 +8,7 @@ from typing import Any
 
 from tradewind.api.cluster import ServingClusterSpec
 from tradewind.compiler.compile import CLUSTER_GATEWAYS, Compiled
+from tradewind_operator.desired.backend import Backend, backend_of
 
 Manifest = dict[str, Any]
 """A Kubernetes object or a part of one, as plain data."""
@@ -62,6 +63,25 @@ class ClusterWorld:
     defaults: Defaults
     active_ray_cluster: str | None = None
     """The RayCluster that serves, by the RayService's status; None until there is one."""
+
+    ray_cluster: str | None = None
+    """The RayCluster that pods are for: its claim bears its name. None where KubeRay makes up the name."""
+    storage_class_exists: bool = False
+    """Whether a StorageClass is the Kubernetes cluster's default."""
+    running_backend: Backend | None = None
+    """Where the Ray cluster there is keeps its state; None until there is one."""
+    redis_in_use: tuple[str, ...] = ()
+    """Addresses of the Redis of every RayCluster there is, those that are being deleted included: KubeRay
+    clears it by a pod of the head's role before such a RayCluster is gone."""
+
+    @property
+    def backend(self) -> Backend:
+        """Where Ray's state is kept."""
+        wanted = self.spec.gcs_fault_tolerance
+        found = backend_of(
+            wanted, storage_class_exists=self.storage_class_exists, running=self.running_backend
+        )
+        return Backend.NONE if found is Backend.ROCKSDB and self.ray_cluster is None else found
 
     @property
     def gateways(self) -> int:

@@ -97,10 +97,11 @@ def references_of(resource: Resource) -> Iterable[tuple[Path, SecretKeyRef, Use]
         token = resource.spec.source.token_secret
         if token is not None and token.secret is not None:
             yield ("spec", "source", "tokenSecret"), token.secret, Use.TOKEN
-    elif isinstance(resource, ServingCluster) and (redis := resource.spec.gcs_fault_tolerance) is not None:
+    elif isinstance(resource, ServingCluster) and resource.spec.gcs_fault_tolerance.redis is not None:
+        redis = resource.spec.gcs_fault_tolerance.redis
         for name, reference in (("username", redis.username), ("password", redis.password)):
             if reference is not None:
-                yield ("spec", "gcsFaultTolerance", name), reference, Use.PASSWORD
+                yield ("spec", "gcsFaultTolerance", "redis", name), reference, Use.PASSWORD
 
 
 def secret_findings(resource: Resource, secrets: SecretValues, namespace: str) -> list[Finding]:

@@ -8,11 +8,19 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
+from tradewind.api.fault_tolerance import GcsFaultTolerance
 from tradewind.api.model import ApiModel, Fault, ResourceModel
-from tradewind.api.nodes import Cpus, HeadSpec, ImagesSpec, PeerSelector, PodMemory, Pool, Tolerations
-from tradewind.api.secrets import SecretKeyRef
+from tradewind.api.nodes import (
+    Cpus,
+    HeadSpec,
+    ImagesSpec,
+    PeerSelector,
+    PodMemory,
+    PodSettings,
+    Pool,
+    Tolerations,
+)
 from tradewind.api.values import (
-    ADDRESS_PATTERN,
     CIDR_PATTERN,
     HOST_PATTERN,
     PATTERN_MEANING,
@@ -73,6 +81,8 @@ class GatewaySpec(ApiModel):
     """CPUs of one gateway pod. In a cluster only."""
     memory: PodMemory = Quantity(2 * 2**30)
     """Memory of one gateway pod. In a cluster only."""
+    pod: PodSettings = Field(default_factory=PodSettings)
+    """Priority, labels and annotations of gateway pods. In a cluster only."""
     node_selector: Labels = Field(default_factory=dict)
     """Node labels that gateway pods need. In a cluster only."""
     tolerations: Tolerations = ()
@@ -148,21 +158,6 @@ class TelemetrySpec(ApiModel):
         yield from url_faults(self.otlp_endpoint, "otlpEndpoint")
 
 
-class GcsFaultTolerance(ApiModel):
-    """Keeps Ray's state in Redis, so that losing the head loses nothing."""
-
-    redis_address: Annotated[str, Field(pattern=ADDRESS_PATTERN, max_length=259)]
-    """`<host>:<port>`."""
-    username: SecretKeyRef | None = None
-    """Redis user name."""
-    password: SecretKeyRef | None = None
-    """Redis password."""
-
-    def faults(self) -> Iterable[Fault]:
-        if self.username is not None and self.password is None:
-            yield Fault(("password",), "missing; a username needs one")
-
-
 class ServiceAccountSpec(ApiModel):
     """The Kubernetes account of the engines' pods, `<name>-engines`, by which a cloud knows them."""
 
@@ -220,7 +215,7 @@ class ServingClusterSpec(ApiModel):
     """Ray's head pod. In a cluster only."""
     pools: Annotated[dict[PoolName, Pool], Field(max_length=32)] = Field(default_factory=dict)
     """Nodes that engines run on, by the name that a model's spec.resources.pool says. In a cluster only."""
-    gcs_fault_tolerance: GcsFaultTolerance | None = None
+    gcs_fault_tolerance: GcsFaultTolerance = Field(default_factory=GcsFaultTolerance)
     """Keeps Ray's state outside the head pod. In a cluster only."""
     upgrade_strategy: UpgradeStrategy = Field(default_factory=UpgradeStrategy)
     """What to do about changes that need a second Ray cluster. In a cluster only."""

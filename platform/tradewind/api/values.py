@@ -45,7 +45,7 @@ IMAGE_PATTERN: Final = r"^[a-z0-9][A-Za-z0-9._/:@-]{0,511}$"
 CIDR_PATTERN: Final = r"^[0-9a-fA-F.:]{2,45}/[0-9]{1,3}$"
 VERSION_PATTERN: Final = r"^[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}$"
 RESOURCE_PATTERN: Final = r"^[a-z0-9.-]{1,200}/[A-Za-z0-9._-]{1,63}$"
-ADDRESS_PATTERN: Final = r"^[A-Za-z0-9._-]{1,253}:[0-9]{1,5}$"
+ADDRESS_PATTERN: Final = r"^(rediss?://)?[A-Za-z0-9._-]{1,253}:[0-9]{1,5}$"
 LABEL_KEY_PATTERN: Final = r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE_PATTERN: Final = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
 
@@ -63,7 +63,7 @@ PATTERN_MEANING: Final[dict[str, str]] = {
     CIDR_PATTERN: "a CIDR block such as 10.0.0.0/8",
     VERSION_PATTERN: "a version such as 2.60.0",
     RESOURCE_PATTERN: "an extended resource such as nvidia.com/gpu",
-    ADDRESS_PATTERN: "<host>:<port>",
+    ADDRESS_PATTERN: "<host>:<port>, redis://<host>:<port> or rediss://<host>:<port>",
     LABEL_KEY_PATTERN: "a Kubernetes label key",
     LABEL_VALUE_PATTERN: "a Kubernetes label value of at most 63 characters",
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from tradewind.api import cluster, deployment, nodes, route, secrets, sources, tenant
+from tradewind.api import cluster, deployment, fault_tolerance, nodes, route, secrets, sources, tenant
 from tradewind.api.headers import RESERVED_PREFIX
 from tradewind.api.model import ApiModel
 from tradewind.schema.cel import Constraint, Rule, Unique, Unsaid, bytes_of, matches, text, texts
@@ -69,8 +69,14 @@ _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
         ),
     ),
     cluster.TelemetrySpec: (_url("otlpEndpoint"),),
-    cluster.GcsFaultTolerance: (
+    fault_tolerance.GcsRedis: (
         Rule("!has(self.username) || has(self.password)", "password: missing; a username needs one"),
+    ),
+    fault_tolerance.GcsFaultTolerance: (
+        Rule(
+            'has(self.redis) == (self.backend == "redis")',
+            "redis: allowed with backend redis only, which needs one",
+        ),
     ),
     cluster.NetworkPolicySpec: (Unsaid("CEL knows CIDR blocks from Kubernetes 1.31 on only"),),
     nodes.Toleration: (
@@ -86,6 +92,14 @@ _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
             '!has(self.tolerationSeconds) || (has(self.effect) && self.effect == "NoExecute")',
             "tolerationSeconds: allowed with effect NoExecute only",
         ),
+    ),
+    nodes.PodSettings: tuple(
+        Rule(
+            f"!has(self.{field}) || !self.{field}.exists(key, "
+            f"{' || '.join(f'key.startsWith({text(prefix)})' for prefix in nodes.RESERVED_METADATA)})",
+            f"{field}: allowed: keys that are not the platform's own",
+        )
+        for field in ("labels", "annotations")
     ),
     nodes.CacheSpec: (
         Rule(

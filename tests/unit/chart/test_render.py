@@ -52,6 +52,15 @@ def made_cluster(**spec: Any) -> Manifest:
     return dict(found)
 
 
+def test_two_operators_are_on_two_nodes_where_there_are_two() -> None:
+    (deployment,) = (one for one in manifests() if one["kind"] == "Deployment")
+    by_node, by_zone = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert (by_node["whenUnsatisfiable"], by_node["maxSkew"]) == ("DoNotSchedule", 1)
+    assert by_node["nodeTaintsPolicy"] == "Honor"
+    assert by_node["matchLabelKeys"] == ["pod-template-hash"]  # else an update waits for the old pods
+    assert by_zone["whenUnsatisfiable"] == "ScheduleAnyway"
+
+
 def test_an_overlay_of_values_changes_one_pool_and_keeps_the_others() -> None:
     given = made_cluster()["spec"]["pools"]
     pools = made_cluster(pools={"gpu": {"maxNodes": 9}})["spec"]["pools"]

@@ -254,14 +254,13 @@ def test_ours_that_is_no_longer_wanted_is_deleted_and_nothing_else() -> None:
         "metadata": {**service_of(world())["metadata"], "name": "default-auth"},
     }
     there |= observed(stranger, secret)
-    spec: Data = {"networkPolicy": {"enabled": False}, "gcsFaultTolerance": {"redisAddress": "r:1"}}
+    spec: Data = {"networkPolicy": {"enabled": False}, "gateway": {"replicas": 3}}
     found = plan(desired_objects(world(**spec)), there)
     assert [f"{ref.kind}/{ref.name}" for ref in found.delete] == [
         "NetworkPolicy/default-engines",
         "NetworkPolicy/default-gateway",
         "NetworkPolicy/default-head",
         "NetworkPolicy/default-pods",
-        "PodDisruptionBudget/default-head",
     ]
 
 

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from tradewind.serve.leaving import SUCCESSOR_S
 from tradewind_operator.desired import leaving, names
 from tradewind_operator.desired.world import Manifest
 
@@ -57,3 +58,8 @@ def test_it_sees_no_replica_in_itself() -> None:
 def test_the_grace_outlives_the_hook() -> None:
     limits = leaving._ENDPOINTS_S + leaving.MAX_STREAM_S + leaving._MAX_DRAIN_S
     assert limits + 60 < leaving.WORKER_GRACE_S
+
+
+def test_a_hook_is_not_cut_before_an_engine_gives_up_on_its_successor() -> None:
+    assert leaving._SUCCESSOR_S == SUCCESSOR_S
+    assert leaving._SUCCESSOR_S + leaving._MAX_DRAIN_S + leaving._MARGIN_S < leaving.WORKER_GRACE_S

@@ -9,6 +9,8 @@ import pytest
 from tests.unit.api.builders import Data, model
 from tests.unit.operator.desired.pod_standard import violations
 from tests.unit.operator.desired.worlds import CPU_POOL, GPU_POOL, busy, config_of, group_of, pod_of, world
+from tradewind.api.values import Quantity
+from tradewind.schema.chart_values import default_spec
 from tradewind_operator.desired.network import OPERATOR_LABELS
 from tradewind_operator.desired.objects import desired_objects
 from tradewind_operator.desired.world import ClusterWorld, Endpoint, Manifest
@@ -121,10 +123,37 @@ def test_an_eviction_takes_one_gateway_at_a_time_of_the_cluster_that_serves() ->
     assert budget["selector"]["matchLabels"]["ray.io/cluster"] == "default-xyz"
 
 
-def test_a_head_is_not_evicted_unless_its_state_is_elsewhere() -> None:
-    assert "default-head" in objects(world(), "PodDisruptionBudget")
-    safe = world(gcsFaultTolerance={"redisAddress": "redis:6379"})
-    assert "default-head" not in objects(safe, "PodDisruptionBudget")
+def test_the_tutorial_fits_into_six_cpus_and_16_gb() -> None:
+    spec = default_spec().model_dump(mode="json", by_alias=True, exclude_unset=True)
+    found = world(**spec)
+    pods = [pod_of(found, "head"), *2 * [pod_of(found, "gateway")], pod_of(found, "pool-cpu")]
+    asked = [container["resources"]["requests"] for pod in pods for container in pod["containers"]]
+    asked.append(config_of(found)["autoscalerOptions"]["resources"]["requests"])
+    operators = [{"cpu": "100m", "memory": "256Mi"}] * 2 + [
+        {"cpu": "100m", "memory": "512Mi"}
+    ]  # and KubeRay's
+    cpus = [one["cpu"] for one in (*asked, *operators)]
+    assert sum(int(cpu[:-1]) / 1000 if cpu.endswith("m") else int(cpu) for cpu in cpus) <= 6
+    assert sum(Quantity.parse(one["memory"]) for one in (*asked, *operators)) <= 16e9
+
+
+@pytest.mark.parametrize(
+    ("group", "place"), [("head", "head"), ("gateway", "gateway"), ("pool-cpu", "pools")]
+)
+def test_a_platform_team_gives_pods_priority_labels_and_annotations(group: str, place: str) -> None:
+    own = {"pod": {"priorityClassName": "serving", "labels": {"team": "a"}, "annotations": {"x.y/z": "1"}}}
+    found = world(**{place: {"cpu": {**CPU_POOL, **own}} if place == "pools" else own})
+    assert pod_of(found, group)["priorityClassName"] == "serving"
+    config = config_of(found)
+    groups = {each["groupName"]: each for each in config["workerGroupSpecs"]}
+    about = (config["headGroupSpec"] if group == "head" else groups[group])["template"]["metadata"]
+    assert about["labels"]["team"] == "a"
+    assert about["labels"]["tradewind.dev/cluster"] == "default"
+    assert about["annotations"]["x.y/z"] == "1"
+
+
+def test_no_budget_holds_up_the_drain_of_a_node_for_ever() -> None:
+    assert set(objects(world(), "PodDisruptionBudget")) == {"default-gateway"}
 
 
 def test_the_endpoint_moves_with_the_cluster_that_serves() -> None:

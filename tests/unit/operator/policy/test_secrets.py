@@ -22,7 +22,10 @@ TOKEN = {"uri": "hf://org/model", "tokenSecret": {"name": "hf", "key": "token"}}
 
 
 def test_secrets_of_what_is_written_and_of_what_was_accepted_are_read() -> None:
-    redis = {"redisAddress": "redis:6379", "password": {"name": "redis", "key": "password"}}
+    redis = {
+        "backend": "redis",
+        "redis": {"address": "redis:6379", "password": {"name": "redis", "key": "password"}},
+    }
     moved = edited(accepted(tenant()), "spec.keys.0.secret.name", "new")
     found = wanted_secrets(
         Namespace.of(documents(cluster(gcsFaultTolerance=redis), model(source=TOKEN), moved))

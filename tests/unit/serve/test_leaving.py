@@ -1,0 +1,73 @@
+"""How long an engine's node waits for successors: while there is room, and no longer than that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tradewind.serve.leaving import ROOM_S, SUCCESSOR_S, Leaving, Seen, look
+
+HERE, THERE = "a" * 56, "b" * 56
+
+
+def answer(*replicas: tuple[str, str | None], drain_s: float = 300) -> dict[str, Any]:
+    """Serve's REST answer for one application with these replicas' states and nodes."""
+    found = [{"state": state, "node_id": node} for state, node in replicas]
+    deployment = {"deployment_config": {"graceful_shutdown_timeout_s": drain_s}, "replicas": found}
+    return {"applications": {"llama": {"deployments": {"engine": deployment}}}}
+
+
+def seen(*, successors: bool = False, pods: bool = False, replicas: int = 1) -> Seen:
+    return Seen(replicas=replicas, stopping=0, drain_s=300, has_successors=successors, pods_come=pods)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "expected"),
+    [
+        ([("PENDING_MIGRATION", HERE), ("STARTING", None)], (1, 0, False)),
+        ([("PENDING_MIGRATION", HERE), ("STARTING", THERE)], (1, 0, True)),
+        ([("PENDING_MIGRATION", HERE), ("PENDING_MIGRATION", HERE), ("STARTING", THERE)], (2, 0, False)),
+        ([("PENDING_MIGRATION", HERE), ("RUNNING", THERE)], (1, 0, False)),
+        ([("STOPPING", HERE), ("RUNNING", THERE)], (0, 1, False)),
+        ([("RUNNING", THERE)], (0, 0, False)),
+    ],
+    ids=["nowhere to go", "placed", "one of two placed", "another replica is no successor", "ends", "empty"],
+)
+def test_what_is_seen_of_a_node(replicas: list[Any], expected: tuple[int, int, bool]) -> None:
+    found = look(answer(*replicas), HERE, pods_come=False)
+    assert (found.replicas, found.stopping, found.has_successors) == expected
+    assert found.drain_s == (300 if any(node == HERE for _, node in replicas) else 0)
+
+
+def test_a_full_pool_shortens_the_wait_to_the_drain_time_out() -> None:
+    leaving = Leaving(started=0)
+    assert leaving.deadline(seen(), 1) is None
+    assert leaving.deadline(seen(), ROOM_S) is None
+    found = leaving.deadline(seen(), 1 + ROOM_S)
+    assert found is not None
+    assert found[0] == 1 + ROOM_S + 300
+    assert "no room" in found[1]
+    assert leaving.deadline(seen(), 2 + ROOM_S) is None  # said once
+
+
+@pytest.mark.parametrize("room", [{"successors": True}, {"pods": True}], ids=["placed", "a pod comes"])
+def test_room_that_comes_late_is_waited_for(room: dict[str, bool]) -> None:
+    leaving = Leaving(started=0)
+    assert leaving.deadline(seen(), 0) is None
+    assert leaving.deadline(seen(**room), ROOM_S - 1) is None
+    assert leaving.deadline(seen(), ROOM_S) is None  # the count begins anew
+    assert leaving.deadline(seen(**room), 10 * ROOM_S) is None
+
+
+def test_a_successor_that_never_gets_ready_is_not_waited_for_for_ever() -> None:
+    leaving = Leaving(started=100)
+    assert leaving.deadline(seen(successors=True), 99 + SUCCESSOR_S) is None
+    found = leaving.deadline(seen(successors=True), 100 + SUCCESSOR_S)
+    assert found is not None
+    assert found[0] == 100 + SUCCESSOR_S + 300
+    assert "no successor was ready" in found[1]
+
+
+def test_a_node_that_only_ends_what_it_has_gets_no_new_deadline() -> None:
+    assert Leaving(started=0).deadline(seen(replicas=0), 10 * SUCCESSOR_S) is None
