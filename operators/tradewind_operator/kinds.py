@@ -51,6 +51,7 @@ RAY_SERVICE: Final = Resource("ray.io/v1", "RayService", "rayservices")
 RAY_CLUSTER: Final = Resource("ray.io/v1", "RayCluster", "rayclusters")
 SERVICE: Final = Resource("v1", "Service", "services")
 SECRET: Final = Resource("v1", "Secret", "secrets")
+CONFIG_MAP: Final = Resource("v1", "ConfigMap", "configmaps")
 SERVICE_ACCOUNT: Final = Resource("v1", "ServiceAccount", "serviceaccounts")
 VOLUME_CLAIM: Final = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 DISRUPTION_BUDGET: Final = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
@@ -75,7 +76,7 @@ the operator may not list them."""
 
 _ALL: Final = {
     (resource.api_version, resource.kind): resource
-    for resource in (*WATCHED, *OWNED, RAY_CLUSTER, SECRET, LEASE, EVENT)
+    for resource in (*WATCHED, *OWNED, RAY_CLUSTER, SECRET, CONFIG_MAP, LEASE, EVENT)
 }
 
 

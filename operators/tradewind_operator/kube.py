@@ -180,11 +180,11 @@ class Kube:
             what=_what("get", resource, namespace, name),
         )
 
-    async def apply(self, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Server-side apply of the whole manifest: what the operator wrote before and is no longer in
-        it is taken away, what others wrote stays. Returns the object as it is now."""
+    async def apply(self, manifest: Mapping[str, Any], *, manager: str = FIELD_MANAGER) -> dict[str, Any]:
+        """Server-side apply of the whole manifest: what `manager` wrote before and is no longer in it is
+        taken away, what others wrote stays. Returns the object as it is now."""
         resource, namespace, name = _address(manifest)
-        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        query = {"fieldManager": manager, "force": "true"}
         return await self._write("apply", resource, "PATCH", namespace, name, query, manifest, _APPLY)
 
     async def create(self, manifest: Mapping[str, Any]) -> dict[str, Any]:

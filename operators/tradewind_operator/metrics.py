@@ -16,6 +16,7 @@ API_REQUESTS: Final = f"{PREFIX}_api_requests"
 QUEUE_DEPTH: Final = f"{PREFIX}_queue_depth"
 LEADER: Final = f"{PREFIX}_leader"
 WATCH_AGE: Final = f"{PREFIX}_watch_age_seconds"
+RELEASE_CLUSTER: Final = f"{PREFIX}_release_cluster_applied"
 
 _BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -42,6 +43,12 @@ class OperatorMetrics:
         )
         self._leader = Gauge(LEADER, "1 while this replica works, 0 while it waits.", registry=self.registry)
         self._queue = Gauge(QUEUE_DEPTH, "ServingClusters that wait for a worker.", registry=self.registry)
+        self._release = Gauge(
+            RELEASE_CLUSTER,
+            "1 while the release's ServingCluster is as the chart says, 0 while it cannot be made so.",
+            ["namespace", "name"],
+            registry=self.registry,
+        )
         ProcessCollector(registry=self.registry)
 
     def reconciled(self, seconds: float, error: BaseException | None) -> None:
@@ -67,6 +74,12 @@ class OperatorMetrics:
     def leads(self, leading: bool) -> None:
         """Whether this replica works."""
         self._leader.set(leading)
+
+    def release_cluster(self, namespace: str, name: str, applied: bool | None) -> None:
+        """Whether what the chart says of its ServingCluster is in force; None: it says nothing."""
+        self._release.clear()
+        if applied is not None:
+            self._release.labels(namespace, name).set(applied)
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
         """Where the queue's depth is read from."""

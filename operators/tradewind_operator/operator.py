@@ -4,6 +4,7 @@ health server ─ from the first moment
 Lease ─ wait until this replica leads
   ├── renew the Lease     (lost: everything stops at once, the process ends)
   ├── watches → router → queue
+  ├── ConfigMap of the release → its ServingCluster
   └── queue → reconciler
 """
 
@@ -37,6 +38,7 @@ from tradewind_operator.policy.images import AllowedImages
 from tradewind_operator.publish import Publisher
 from tradewind_operator.queue import WorkQueue
 from tradewind_operator.reconcile import Reconciler, Terms
+from tradewind_operator.release_cluster import Place, ReleaseCluster
 from tradewind_operator.routing import Key, Router
 from tradewind_operator.settings import ALL_NAMESPACES, Settings
 from tradewind_operator.watching import Heartbeats, Scope, Watches, missing, quiet_kopf
@@ -84,6 +86,7 @@ class Operator:
         self.queue: WorkQueue[Key] = WorkQueue(self._reconciler, workers=settings.workers)
         self._watches = Watches(connection, self._scope(connection), self._seen, self._await_kinds)
         self._elector = self._make_elector(connection, identity)
+        self._release = self._make_release(connection, identity)
         self._missing: list[str] = []
         self._leads = False
         probes = Probes(
@@ -118,6 +121,8 @@ class Operator:
         self._leads = True
         self.metrics.leads(True)
         tasks = [asyncio.create_task(self.queue.run()), asyncio.create_task(self._watches.run())]
+        if self._release is not None:
+            tasks.append(asyncio.create_task(self._release.run()))
         if self._elector is not None:
             tasks.append(asyncio.create_task(self._elector.hold()))
         stopping = asyncio.create_task(stop.wait())
@@ -197,6 +202,13 @@ class Operator:
         publisher = Publisher(self._kube, Events(self._kube, identity))
         tracer = tracing.provider.get_tracer("tradewind.operator")
         return Reconciler(self._kube, gatherer, self._eyes, publisher, terms, self.metrics, tracer)
+
+    def _make_release(self, connection: Connection, identity: str) -> ReleaseCluster | None:
+        config_map = self._settings.cluster_config_map
+        if config_map is None:
+            return None
+        place = Place(connection.namespace, config_map)
+        return ReleaseCluster(self._kube, Events(self._kube, identity), place, self.metrics.release_cluster)
 
     def _make_elector(self, connection: Connection, identity: str) -> Elector | None:
         election = self._settings.leader_election

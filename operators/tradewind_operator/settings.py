@@ -125,6 +125,9 @@ class Settings(BaseSettings):
     environment: dict[str, str] = Field(default_factory=dict)
     """Environment of every Ray pod where the ServingCluster does not say otherwise, e.g. OTEL_*."""
     endpoint_service: EndpointService = EndpointService()
+    cluster_config_map: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")] | None = None
+    """ConfigMap of the operator's own namespace with the ServingCluster of its release, which is kept as
+    that says. Absent: there is none."""
     serve_api_url: UrlTemplate = "http://{cluster}-head-svc.{namespace}.svc:8265"
     """Ray's REST API of a cluster. KubeRay names the head's Service after the RayService."""
     gateway_url: UrlTemplate = "http://{cluster}.{namespace}.svc:8000"

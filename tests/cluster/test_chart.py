@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-import yaml
-from helm_python import Config
+from helm_python import Config, HelmError
 from kubernetes import client as k8s
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.definitions import take_away
-from tests.golden.chart.rendering import CHART, copy_with_kuberay, take_out_rules
+from tests.cluster.objects import wait_for
+from tests.golden.chart.rendering import copy_with_kuberay, take_out_rules
+from tradewind_operator.events import Events
+from tradewind_operator.kube import Kube, connect
+from tradewind_operator.metrics import OperatorMetrics
+from tradewind_operator.release_cluster import Place, ReleaseCluster
 
 pytestmark = pytest.mark.cluster
 
@@ -76,10 +78,6 @@ def values(api: Cluster, **more: Any) -> dict[str, Any]:
     return {"operator": operator, "crds": {"install": False}, **more}
 
 
-def jobs(kube: k8s.ApiClient, namespace: str) -> set[str]:
-    return {job.metadata.name for job in k8s.BatchV1Api(kube).list_namespaced_job(namespace).items}
-
-
 def replicas(kube: k8s.ApiClient, namespace: str) -> int:
     deployment = k8s.AppsV1Api(kube).read_namespaced_deployment(f"{RELEASE}-operator", namespace)
     return int(deployment.spec.replicas)
@@ -89,9 +87,7 @@ def test_installs_upgrades_rolls_back_and_uninstalls(
     api: Cluster, kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str
 ) -> None:
     helm.install(chart, RELEASE, values(api), namespace=namespace)
-    first = jobs(kube, namespace)
     assert replicas(kube, namespace) == 2
-    assert len(first) == 1
     accounts = k8s.CoreV1Api(kube).list_namespaced_service_account(namespace).items
     assert f"{RELEASE}-operator" in {account.metadata.name for account in accounts}
 
@@ -100,14 +96,11 @@ def test_installs_upgrades_rolls_back_and_uninstalls(
     )
     helm.upgrade(chart, RELEASE, changed, namespace=namespace)
     assert replicas(kube, namespace) == 3
-    assert len(jobs(kube, namespace)) == 1
-    assert jobs(kube, namespace) != first
     assert k8s.NetworkingV1Api(kube).list_namespaced_network_policy(namespace).items == []
 
     helm.rollback(RELEASE, version=1)
     assert replicas(kube, namespace) == 2
-    assert jobs(kube, namespace) == first
-    assert len(k8s.NetworkingV1Api(kube).list_namespaced_network_policy(namespace).items) == 3
+    assert len(k8s.NetworkingV1Api(kube).list_namespaced_network_policy(namespace).items) == 2
     assert len(helm.history(RELEASE)) == 3
 
     helm.uninstall(RELEASE)
@@ -156,70 +149,131 @@ def test_two_releases_share_a_server(
         helm.uninstall(release)
 
 
-def setup_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("apply_cluster", CHART / "files" / "apply_cluster.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.PAUSE_S = 0.05  # type: ignore[attr-defined]
-    return module
+@pytest.fixture
+def kept(api: Cluster, namespace: str) -> Callable[[], None]:
+    """One look at the release's ServingCluster: as the operator, with its service account's rights alone."""
+    user = f"system:serviceaccount:{namespace}:{RELEASE}-operator"
+    place = Place(namespace, f"{RELEASE}-cluster")
+
+    async def look() -> None:
+        kube = Kube(await connect(str(api.kubeconfig(user)), namespace), attempts=1)
+        try:
+            metrics = OperatorMetrics()
+            await ReleaseCluster(kube, Events(kube, "test"), place, metrics.release_cluster).look()
+        finally:
+            await kube.close()
+
+    return lambda: asyncio.run(look())
+
+
+class Stored:
+    """The ServingCluster `default` of a namespace, as the server has it."""
+
+    def __init__(self, kube: k8s.ApiClient, namespace: str) -> None:
+        self._custom: Any = k8s.CustomObjectsApi(kube)
+        self._place = ("tradewind.dev", "v1alpha1", namespace, "servingclusters")
+
+    def read(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._custom.get_namespaced_custom_object(*self._place, "default")
+        return found
+
+    def there(self) -> bool:
+        listed = self._custom.list_namespaced_custom_object(*self._place)["items"]
+        return "default" in {item["metadata"]["name"] for item in listed}
+
+    def gateways(self) -> int | None:
+        """How many its spec asks for; None where it does not say."""
+        replicas: int | None = self.read()["spec"].get("gateway", {}).get("replicas")
+        return replicas
+
+    def annotate(self, key: str, value: str) -> None:
+        patch = {"metadata": {"annotations": {key: value}}}
+        self._custom.patch_namespaced_custom_object(*self._place, "default", patch)
+
+    def delete(self) -> None:
+        self._custom.delete_namespaced_custom_object(*self._place, "default")
+        wait_for(lambda: not self.there(), "the ServingCluster is gone")
+
+
+@pytest.fixture
+def stored(kube: k8s.ApiClient, namespace: str) -> Stored:
+    return Stored(kube, namespace)
+
+
+FOUR_GATEWAYS = {"spec": {"gateway": {"replicas": 4}}}
+REFUSED = {"annotations": {"not a name": "so the server refuses the service account"}}
+
+
+def written(kube: k8s.ApiClient, namespace: str) -> int | None:
+    """Gateways that the release's ConfigMap asks for."""
+    config = k8s.CoreV1Api(kube).read_namespaced_config_map(f"{RELEASE}-cluster", namespace)
+    replicas: int | None = json.loads(config.data["cluster.json"])["spec"].get("gateway", {}).get("replicas")
+    return replicas
 
 
 @pytest.mark.usefixtures("definitions")
-def test_the_job_makes_the_serving_cluster_with_the_rights_it_is_given(
-    api: Cluster, kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str, tmp_path: Path
-) -> None:
-    """The script as the Job runs it: the release's own service account, its token, its Role."""
-    script, custom = setup_script(), k8s.CustomObjectsApi(kube)
-    place = ("tradewind.dev", "v1alpha1", namespace, "servingclusters")
-    account = account_directory(api, tmp_path)
-    address = urlsplit(server_of(api))
-
-    def run() -> tuple[int, dict[str, Any]]:
-        config = k8s.CoreV1Api(kube).read_namespaced_config_map(f"{RELEASE}-cluster-setup", namespace)
-        request = {
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenRequest",
-            "spec": {"audiences": []},
-        }
-        answer = k8s.CoreV1Api(kube).create_namespaced_service_account_token(
-            f"{RELEASE}-cluster-setup", namespace, request
-        )
-        (account / "token").write_text(answer.status.token)
-        manifest = json.loads(config.data["cluster.json"])
-        code = script.main(manifest, script.Api(account, address.hostname, str(address.port)), 20)
-        return code, custom.get_namespaced_custom_object(*place, manifest["metadata"]["name"])
-
+def test_the_serving_cluster_follows_every_revision(
+    api: Cluster, kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str, kept: Callable[[], None],
+    stored: Stored,
+) -> None:  # fmt: skip
     helm.install(chart, RELEASE, values(api, cluster=THREE_GATEWAYS), namespace=namespace)
-    code, made = run()
-    assert code == 0
-    assert made["spec"]["gateway"]["replicas"] == 3
-    assert set(made["spec"]["pools"]) == {"cpu", "gpu"}
+    assert not stored.there()
+    kept()
+    assert stored.gateways() == 3
+    stored.annotate("example.org/by", "me")
 
-    mine = {"metadata": {"annotations": {"example.org/by": "me"}}}
-    custom.patch_namespaced_custom_object(*place, "default", mine)
+    failing = values(api, cluster=FOUR_GATEWAYS, operator={"serviceAccount": REFUSED})
+    with pytest.raises(HelmError):
+        helm.upgrade(chart, RELEASE, failing, namespace=namespace)
+    kept()
+    assert stored.gateways() == written(kube, namespace)
+
+    helm.upgrade(chart, RELEASE, values(api, cluster=THREE_GATEWAYS), namespace=namespace)
+    kept()
+    assert stored.gateways() == 3
+
     helm.upgrade(chart, RELEASE, values(api), namespace=namespace)
-    code, changed = run()
-    assert code == 0
-    assert "gateway" not in changed["spec"]
-    assert changed["metadata"]["annotations"]["example.org/by"] == "me"
+    kept()
+    assert stored.gateways() is None
+    helm.rollback(RELEASE, version=1)
+    kept()
+    assert stored.gateways() == 3
+    assert stored.read()["metadata"]["annotations"]["example.org/by"] == "me"
 
+
+@pytest.mark.usefixtures("definitions")
+def test_a_deleted_serving_cluster_comes_back_while_the_release_has_one(
+    api: Cluster, kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str, kept: Callable[[], None],
+    stored: Stored,
+) -> None:  # fmt: skip
+    helm.install(chart, RELEASE, values(api, cluster=THREE_GATEWAYS), namespace=namespace)
+    kept()
+    version = stored.read()["metadata"]["resourceVersion"]
+    kept()
+    assert stored.read()["metadata"]["resourceVersion"] == version
+    stored.delete()
+    kept()
+    assert stored.gateways() == 3
+
+    helm.upgrade(chart, RELEASE, values(api, cluster={"create": False}), namespace=namespace)
+    stored.delete()
+    kept()
+    assert not stored.there()
+
+
+@pytest.mark.usefixtures("definitions")
+def test_a_release_leaves_another_releases_serving_cluster_alone(
+    api: Cluster, kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str, kept: Callable[[], None],
+    stored: Stored,
+) -> None:  # fmt: skip
+    helm.install(chart, RELEASE, values(api, cluster=THREE_GATEWAYS), namespace=namespace)
+    kept()
     helm.uninstall(RELEASE)
-    assert custom.get_namespaced_custom_object(*place, "default")["spec"] == changed["spec"]
-
-
-def server_of(api: Cluster) -> str:
-    server = yaml.safe_load(api.kubeconfig().read_text())["clusters"][0]["cluster"]["server"]
-    return str(server)
-
-
-def account_directory(api: Cluster, tmp_path: Path) -> Path:
-    """What the kubelet mounts into a pod, but for the token."""
-    cluster = yaml.safe_load(api.kubeconfig().read_text())["clusters"][0]["cluster"]
-    if "certificate-authority" not in cluster:
-        pytest.skip("this server's certificate is not in a file")
-    directory = tmp_path / "account"
-    directory.mkdir()
-    (directory / "ca.crt").write_text(Path(cluster["certificate-authority"]).read_text())
-    return directory
+    assert stored.gateways() == 3
+    stored.annotate("tradewind.dev/release", "first")
+    helm.install(chart, RELEASE, values(api, cluster=FOUR_GATEWAYS), namespace=namespace)
+    kept()
+    assert stored.gateways() == 3
+    events = k8s.EventsV1Api(kube).list_namespaced_event(namespace).items
+    (said,) = [event.note for event in events if event.reason == "ReleaseNotApplied"]
+    assert "found one of release first" in said

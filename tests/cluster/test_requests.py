@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import yaml
 from kubernetes import client as k8s
 
 from tests.cluster.audit import Call
@@ -14,6 +15,7 @@ from tests.cluster.kuberay import KubeRay
 from tests.cluster.life import POOLS, cluster, model, route, secret, tenant
 from tests.cluster.objects import Objects, wait_for
 from tests.cluster.operated import Operator, Site, chart_rules, install, site
+from tests.golden.chart.rendering import render
 
 pytestmark = pytest.mark.cluster
 
@@ -29,6 +31,7 @@ OF_SOMEONE_ELSE = {
 }
 APPLIED = "server-side apply of what is not there asks for it beside patch, which alone is in the log"
 UNUSED = {
+    ("tradewind.dev", "servingclusters", "create"): APPLIED,
     ("ray.io", "rayservices", "create"): APPLIED,
     ("", "services", "create"): APPLIED,
     ("", "serviceaccounts", "create"): APPLIED,
@@ -51,9 +54,11 @@ def ready(objects: Objects, kind: str, name: str) -> None:
     wait_for(lambda: objects.condition(kind, name)[0] == "True", f"{kind} {name} is ready")
 
 
-def live(objects: Objects, operator: Operator) -> None:
+def live(place: Site, operator: Operator) -> None:
     """A life in which everything happens that needs a right of its own."""
+    objects = place.objects
     gated = {"uri": "hf://meta-llama/Llama-3.1-8B-Instruct", "tokenSecret": {"name": "hub", "key": "token"}}
+    of_the_release(place)
     stored = cluster(pools={**POOLS, "stored": CACHED})
     objects.apply_all([stored, model(), model("mistral", source=gated), route(), tenant()])
     objects.apply(OF_SOMEONE_ELSE)
@@ -83,6 +88,14 @@ def live(objects: Objects, operator: Operator) -> None:
     objects.delete("ServingCluster", "default")
     wait_for(lambda: objects.find("ServingCluster", "default") is None, "the cluster is gone")
     assert operator.ended is None
+
+
+def of_the_release(place: Site) -> None:
+    """The operator makes the ServingCluster that the chart writes, and lets go of it with the ConfigMap."""
+    config = yaml.safe_load(render(namespace=place.namespace)["templates/cluster/configmap.yaml"])
+    place.objects.apply(config)
+    wait_for(lambda: place.objects.find("ServingCluster", "default"), "it is made")
+    place.objects.delete("ConfigMap", config["metadata"]["name"])
 
 
 def leave_alone(objects: Objects) -> None:
@@ -127,7 +140,7 @@ def asked(calls: list[Call]) -> set[Right]:
 def test_it_uses_every_right_and_asks_for_no_other(place: Site) -> None:
     with place.operator(activeResyncSeconds=0.3, resyncSeconds=2) as operator:
         operator.wait_until_ready()
-        live(place.objects, operator)
+        live(place, operator)
         operator.stop()
     assert place.api.audit(place.user, denied=True) == []
     allowed, used = rights(chart_rules(place.namespace)), asked(place.api.audit(place.user))

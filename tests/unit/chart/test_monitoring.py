@@ -13,6 +13,8 @@ from tradewind.telemetry.names import METRICS, prometheus_label
 
 DASHBOARDS = sorted((CHART / "dashboards").glob("*.json"))
 NAME = re.compile(r"\b(?:tradewind|gen_ai)_[a-z_]+\b")
+CONDITION = "tradewind_operator_condition"
+"""Of the operator, 1 for the state a condition is in: kind, namespace, name, condition, status, reason."""
 SUFFIXES = {
     "histogram": ("_bucket", "_sum", "_count"),
     "counter": ("_total",),
@@ -28,7 +30,7 @@ def gateway_names() -> set[str]:
 def operator_names() -> set[str]:
     metrics = pytest.importorskip("tradewind_operator.metrics")
     counters = {metrics.RECONCILE_ERRORS, metrics.API_REQUESTS}
-    plain = {metrics.QUEUE_DEPTH, metrics.LEADER, metrics.WATCH_AGE}
+    plain = {metrics.QUEUE_DEPTH, metrics.LEADER, metrics.WATCH_AGE, metrics.RELEASE_CLUSTER, CONDITION}
     histograms = {metrics.RECONCILE_SECONDS + suffix for suffix in SUFFIXES["histogram"]}
     return {f"{name}_total" for name in counters} | plain | histograms
 
@@ -85,13 +87,34 @@ def test_alerts_ask_for_metrics_that_exist_and_say_what_to_do() -> None:
     (rules,) = [manifest for manifest in manifests(values_of("all")) if manifest["kind"] == "PrometheusRule"]
     known = gateway_names() | operator_names() | labels()
     alerts = [rule for group in rules["spec"]["groups"] for rule in group["rules"]]
-    assert len({rule["alert"] for rule in alerts}) == len(alerts) == 11
+    assert len({rule["alert"] for rule in alerts}) == len(alerts) == 16
     for rule in alerts:
         assert set(NAME.findall(rule["expr"])) <= known
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
         assert rule["annotations"]["summary"]
         assert rule["annotations"]["description"].endswith(".")
         assert rule["expr"].count("(") == rule["expr"].count(")")
+
+
+def test_one_serving_cluster_can_be_looked_at_alone() -> None:
+    content = json.loads((CHART / "dashboards" / "serving.json").read_text(encoding="utf-8"))
+    assert [v["name"] for v in content["templating"]["list"]][:3] == ["datasource", "namespace", "cluster"]
+    for expression in (t["expr"] for panel in content["panels"] for t in panel.get("targets", ())):
+        # As often as a metric is named: a selector that was forgotten would add up all of them.
+        assert (
+            expression.count('serving_cluster=~"$cluster"') == expression.count('namespace=~"$namespace"') > 0
+        )
+    (pods,) = [m for m in manifests(values_of("all")) if m["kind"] == "PodMonitor"]
+    (relabeling,) = pods["spec"]["podMetricsEndpoints"][0]["relabelings"]
+    assert relabeling["targetLabel"] == "serving_cluster"
+
+
+@pytest.mark.parametrize("kind", ["ServingCluster", "ModelDeployment"])
+def test_what_is_not_ready_alarms_also_when_it_never_was(kind: str) -> None:
+    (rules,) = [manifest for manifest in manifests(values_of("all")) if manifest["kind"] == "PrometheusRule"]
+    asked = [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]]
+    selector = f'{CONDITION}{{kind="{kind}", condition="Ready", status!="True"}}'
+    assert [expression for expression in asked if selector in expression]
 
 
 def test_dashboards_carry_the_labels_of_the_values() -> None:

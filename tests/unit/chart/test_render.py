@@ -20,6 +20,8 @@ from helm_python import Config, HelmError
 from tests.golden.chart.rendering import (
     CASES,
     CHART,
+    NAMESPACE,
+    RELEASE,
     Manifest,
     copy_with_kuberay,
     golden,
@@ -30,6 +32,7 @@ from tests.golden.chart.rendering import (
 )
 from tradewind.schema.json_schemas import json_schema
 from tradewind_operator.desired.network import OPERATOR_LABELS
+from tradewind_operator.release_cluster import Wanted, wanted
 
 KUBERNETES = "1.36.0"
 CUSTOM = ("monitoring.coreos.com/", "gateway.networking.k8s.io/", "apiextensions.k8s.io/")
@@ -205,7 +208,7 @@ def pod_specs(found: list[Manifest]) -> Iterator[Manifest]:
     for manifest in found:
         if manifest["kind"] == "Pod":
             yield manifest["spec"]
-        elif manifest["kind"] in ("Deployment", "Job"):
+        elif manifest["kind"] == "Deployment":
             yield manifest["spec"]["template"]["spec"]
 
 
@@ -213,7 +216,7 @@ def pod_specs(found: list[Manifest]) -> Iterator[Manifest]:
 def test_pods_are_restricted(case: str) -> None:
     """The rules of Kubernetes' pod security standard "restricted", and a read-only root beside."""
     specs = list(pod_specs(manifests(values_of(case))))
-    assert len(specs) == (2 if case == "minimal" else 3)
+    assert len(specs) == 2
     for spec in specs:
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -272,18 +275,47 @@ def test_settings_are_what_the_operator_reads(tmp_path: Path) -> None:
             assert loaded.environment["OTEL_TRACES_SAMPLER_ARG"] == "0.25"
 
 
-def jobs(values: dict[str, Any]) -> list[Manifest]:
-    return [manifest for manifest in manifests(values) if manifest["kind"] == "Job"]
+def release_cluster(values: dict[str, Any], name: str = RELEASE, namespace: str = NAMESPACE) -> Wanted:
+    """What the operator reads in the ConfigMap that its settings name."""
+    found = manifests(values, name, namespace)
+    maps = {m["metadata"]["name"]: m for m in found if m["kind"] == "ConfigMap"}
+    (settings,) = [m["data"]["settings.yaml"] for m in maps.values() if "settings.yaml" in m["data"]]
+    return wanted(maps[yaml.safe_load(settings)["clusterConfigMap"]])
 
 
-def test_another_serving_cluster_is_another_job_and_the_same_is_the_same() -> None:
-    (first,), (again,) = jobs({}), jobs({})
-    (changed,) = jobs({"cluster": {"spec": {"gateway": {"replicas": 3}}}})
-    (image,) = jobs({"operator": {"image": {"tag": "v2"}}})
-    (unrelated,) = jobs({"operator": {"replicas": 3}})
-    names = [job["metadata"]["name"] for job in (first, changed, image)]
-    assert len(set(names)) == 3
-    assert first == again == unrelated
+@pytest.mark.parametrize(("name", "namespace"), NAMES, ids=[name[:20] for name, _ in NAMES])
+def test_the_operator_finds_the_serving_cluster_of_its_release(name: str, namespace: str) -> None:
+    found = release_cluster({}, name, namespace)
+    assert (found.name, found.release) == ("default", name)
+    (cluster,) = [m for m in (found.manifest,) if m["kind"] == "ServingCluster"]
+    jsonschema.validate(cluster, json_schema("ServingCluster"))
+
+
+def test_the_serving_cluster_changes_with_its_values_and_with_nothing_else() -> None:
+    first = release_cluster({})
+    assert release_cluster({"operator": {"replicas": 3, "image": {"tag": "v2"}}}).digest == first.digest
+    assert release_cluster({"cluster": {"spec": {"gateway": {"replicas": 3}}}}).digest != first.digest
+
+
+def test_the_serving_cluster_has_no_label_by_which_tools_find_what_is_theirs_to_prune() -> None:
+    labels = release_cluster({}).manifest["metadata"]["labels"]
+    assert not {"app.kubernetes.io/instance", "app.kubernetes.io/managed-by"} & set(labels)
+
+
+def test_without_a_serving_cluster_the_operator_may_not_make_one() -> None:
+    found = manifests({"cluster": {"create": False}})
+    rules = [rule for m in found if m["kind"] == "Role" for rule in m["rules"]]
+    assert not any("create" in rule["verbs"] and "servingclusters" in rule["resources"] for rule in rules)
+    assert not any("configmaps" in rule["resources"] for rule in rules)
+    assert not any("clusterConfigMap" in str(m.get("data")) for m in found if m["kind"] == "ConfigMap")
+
+
+def test_operators_are_on_nodes_of_their_own() -> None:
+    [pod] = [one for one in manifests({}) if one["kind"] == "Deployment"]
+    hosts, zones = pod["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert (hosts["topologyKey"], hosts["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "DoNotSchedule")
+    assert hosts["matchLabelKeys"] == ["pod-template-hash"]
+    assert zones["whenUnsatisfiable"] == "ScheduleAnyway"
 
 
 def test_a_large_number_is_written_out() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.golden.chart.rendering import CHART, manifests
+from tests.golden.chart.rendering import CHART
 
 KEY = "canary-key-000000"
 
@@ -115,60 +115,3 @@ def test_without_a_key_it_says_where_one_should_be(capsys: pytest.CaptureFixture
         values = environment(url) | {"API_KEY": "", "KEY_IN": "Secret a, key b"}
         assert script("first_token").main(values) == 0
     assert capsys.readouterr().out.startswith("no key in Secret a, key b")
-
-
-class FakeApi:
-    """An API server whose answers are given; remembers what it was asked."""
-
-    def __init__(self, *answers: tuple[int, dict[str, Any]]) -> None:
-        self.answers = list(answers)
-        self.calls: list[str] = []
-
-    def call(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, Any]]:
-        self.calls.append(f"{method} {path}")
-        return self.answers.pop(0)
-
-
-def cluster() -> dict[str, Any]:
-    (config,) = [m for m in manifests({}) if "cluster.json" in m.get("data", {})]
-    manifest: dict[str, Any] = json.loads(config["data"]["cluster.json"])
-    return manifest
-
-
-def test_the_definition_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
-    api = FakeApi((404, {}), (404, {}), (404, {}), (201, {}))
-    assert script("apply_cluster").main(cluster(), api, 60) == 0
-    path = "/apis/tradewind.dev/v1alpha1/namespaces/tw/servingclusters/default"
-    assert api.calls[-1] == f"PATCH {path}?fieldManager=tradewind-chart&force=true"
-    said = capsys.readouterr().out.splitlines()
-    assert said == [
-        "waiting: the definition of ServingCluster is not there yet (crds.install=false?)",
-        "ServingCluster default is applied",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("answers", "said"),
-    [
-        (
-            [(200, {"metadata": {"labels": {"app.kubernetes.io/instance": "other"}}})],
-            "belongs to release other; set cluster.name to another name",
-        ),
-        (
-            [(404, {}), (422, {"message": "spec.pools: too many"})],
-            "cluster.spec was refused: spec.pools",
-        ),
-    ],
-    ids=["another release's", "a wrong spec"],
-)
-def test_what_cannot_be_applied_is_said(
-    capsys: pytest.CaptureFixture[str], answers: list[tuple[int, dict[str, Any]]], said: str
-) -> None:
-    assert script("apply_cluster").main(cluster(), FakeApi(*answers), 60) == 1
-    assert said in capsys.readouterr().out
-
-
-def test_it_ends_at_its_deadline(capsys: pytest.CaptureFixture[str]) -> None:
-    api = FakeApi((404, {}), (403, {"message": "forbidden for now"}))
-    assert script("apply_cluster").main(cluster(), api, 0) == 1
-    assert "was not applied in 0 s: forbidden for now" in capsys.readouterr().out

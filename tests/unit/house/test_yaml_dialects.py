@@ -1,6 +1,7 @@
 """Every YAML that is generated or documented means the same to readers of YAML 1.1 and of YAML 1.2.
 
-Kubernetes reads 1.1, in which `n`, `yes` and `010` are neither text nor ten; many editors and checkers read 1.2.
+Kubernetes reads 1.1, in which `n`, `yes` and `010` are neither text nor ten; many editors
+and checkers read 1.2.
 """
 
 from __future__ import annotations

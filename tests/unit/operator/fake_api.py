@@ -22,6 +22,8 @@ class FakeApi:
         """(verb, plural, name) in order."""
         self.failing: dict[tuple[str, str], ApiError] = {}
         """(verb, plural) that raises."""
+        self.managers: set[str] = set()
+        """Field managers that have applied something."""
         self._versions: Iterator[int] = itertools.count(1)
 
     def put(self, manifest: Mapping[str, Any]) -> Object:
@@ -72,9 +74,10 @@ class FakeApi:
             raise AlreadyExists("create", 409, "AlreadyExists")
         return self.put(manifest)
 
-    async def apply(self, manifest: Mapping[str, Any]) -> Object:
+    async def apply(self, manifest: Mapping[str, Any], *, manager: str = "tradewind-operator") -> Object:
         resource, metadata = resource_of(manifest), manifest["metadata"]
         self._note("apply", resource, metadata["name"])
+        self.managers.add(manager)
         before = self.find(resource, metadata["namespace"], metadata["name"])
         kept = {"status": before["status"]} if before is not None and "status" in before else {}
         finalizers = (before or {}).get("metadata", {}).get("finalizers")

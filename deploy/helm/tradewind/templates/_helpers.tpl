@@ -15,8 +15,8 @@ it is for, so that no two releases can make the same name.
 {{- include "tradewind.name" (dict "root" . "part" "operator") -}}
 {{- end -}}
 
-{{- define "tradewind.setup" -}}
-{{- include "tradewind.name" (dict "root" . "part" "cluster-setup") -}}
+{{- define "tradewind.clusterConfig" -}}
+{{- include "tradewind.name" (dict "root" . "part" "cluster") -}}
 {{- end -}}
 
 {{/* For objects outside the release's namespace: two releases of one name in two namespaces may meet there. */}}

@@ -13,6 +13,9 @@ environment: {{ include "tradewind.otlpEnvironment" . | fromYamlArray | include 
 leaderElection:
   leaseName: {{ include "tradewind.operator" . }}
   leaseNamespace: {{ .Release.Namespace }}
+{{- if .Values.cluster.create }}
+clusterConfigMap: {{ include "tradewind.clusterConfig" . }}
+{{- end }}
 healthPort: 8081
 logLevel: {{ .Values.operator.logLevel }}
 {{- with .Values.expose.service }}
