@@ -41,6 +41,8 @@ from tradewind_operator.desired.world import ClusterWorld, Manifest
 _OBJECT_STORE: Final = Quantity(128 * 2**20)
 _SHARED: Final = Quantity(256 * 2**20)
 """Of head and gateways, for the object store; tokens do not pass through it."""
+_IDENTITY_LABELS: Final = {"azure.workload.identity/use": "true"}
+"""Azure's webhook gives its token to pods with this label only."""
 AUTOSCALER_LOGS: Final = scratch("ray-logs", "/tmp/ray", "8Gi")  # noqa: S108 - a volume
 """Ray's session directory: the autoscaler writes its log where the head reads it."""
 AUTOSCALER_TMP: Final = scratch("autoscaler-tmp", "/tmp", "64Mi")  # noqa: S108 - a volume
@@ -138,7 +140,8 @@ def _pool_group(world: ClusterWorld, name: str, pool: Pool) -> Manifest:
         volumes=_engine_volumes(world.name, name, pool),
         grace_s=WORKER_GRACE_S,
         scheduling=scheduling,
-        service_account=names.service_account(world.name),
+        service_account=names.engine_account(world.name),
+        labels=_IDENTITY_LABELS if world.spec.service_account.workload_identity == "Azure" else {},
     )
     return {
         "groupName": names.pool_group(name),

@@ -59,8 +59,13 @@ def tokens_secret(cluster: str) -> str:
 
 
 def service_account(cluster: str) -> str:
-    """ServiceAccount of gateway and engine pods, which may do nothing."""
+    """The account of gateways, which may do nothing."""
     return f"{cluster}-ray"
+
+
+def engine_account(cluster: str) -> str:
+    """The account of engines, to which a cloud may give a role."""
+    return f"{cluster}-engines"
 
 
 def gateway_budget(cluster: str) -> str:

@@ -5,7 +5,7 @@ Probes come from the node itself, which network plugins let through.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -21,6 +21,13 @@ _API_SERVER: Final = (443, 6443)
 OPERATOR_LABELS: Final = {names.NAME_LABEL: "tradewind", names.COMPONENT_LABEL: "operator"}
 """As the chart labels this operator's pods; a test compares."""
 KUBERAY_LABELS: Final = {names.NAME_LABEL: "kuberay-operator"}
+_CREDENTIALS: Final[Mapping[str, tuple[tuple[str, int], ...]]] = {
+    # Pod Identity's agent, by either family of addresses. IRSA asks STS on 443 instead.
+    "EKS": (("169.254.170.23/32", 80), ("fd00:ec2::23/128", 80)),
+    # The metadata server: as Dataplane V2 sees it, and where it listens on other clusters.
+    "GKE": (("169.254.169.254/32", 80), ("169.254.169.252/32", 988)),
+}
+"""Where a cloud gives a pod its credentials: addresses of the node itself, by workload identity."""
 _EVERY_POD: Final[Manifest] = {"namespaceSelector": {}}
 
 
@@ -67,10 +74,14 @@ def _gateways(world: ClusterWorld) -> Manifest:
 
 
 def _engines(world: ClusterWorld) -> Manifest:
-    """Downloads of weights."""
+    """Downloads of weights, and the credentials for them where a cloud gives them to the pod."""
     blocks = [{"ipBlock": {"cidr": cidr}} for cidr in world.spec.network_policy.allow_egress_to]
     ports = [_port(port) for port in sorted({_HTTPS, *_source_ports(world)})]
-    egress = [{"to": blocks, "ports": ports}] if blocks else []
+    egress: list[Manifest] = [{"to": blocks, "ports": ports}] if blocks else []
+    egress += [
+        {"to": [{"ipBlock": {"cidr": cidr}}], "ports": [_port(port)]}
+        for cidr, port in _CREDENTIALS.get(world.spec.service_account.workload_identity or "", ())
+    ]
     return _policy(world, "engines", names.ENGINE_ROLE, [], egress)
 
 

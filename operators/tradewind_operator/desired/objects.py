@@ -6,7 +6,7 @@ from tradewind_operator.desired.cache import cache_claims
 from tradewind_operator.desired.disruption import disruption_budgets
 from tradewind_operator.desired.network import network_policies
 from tradewind_operator.desired.rayservice import ray_service
-from tradewind_operator.desired.service import endpoint_service, service_account
+from tradewind_operator.desired.service import endpoint_service, service_accounts
 from tradewind_operator.desired.world import ClusterWorld, Manifest
 
 
@@ -16,7 +16,7 @@ def desired_objects(world: ClusterWorld) -> list[Manifest]:
     They do not depend on what is there already; `plan` brings both together.
     """
     return [
-        service_account(world),
+        *service_accounts(world),
         *network_policies(world),
         *disruption_budgets(world),
         *cache_claims(world),

@@ -5,6 +5,7 @@ Values that Kubernetes would fill in are written out: a template that is read ba
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -37,6 +38,8 @@ class Pod:
     """Node selector, affinity, topology spread, tolerations, runtime class."""
     service_account: str | None = None
     """None leaves it to KubeRay, which makes one for the head's autoscaler."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Beside those by which the pod is found."""
     more_volumes: tuple[Volume, ...] = field(default=())
     """Volumes that another container of the pod mounts."""
 
@@ -75,7 +78,7 @@ def pod_template(world: ClusterWorld, pod: Pod) -> Manifest:
         spec["imagePullSecrets"] = [{"name": name} for name in pull]
     return {
         "metadata": {
-            "labels": pod_labels(world.name, pod.role),
+            "labels": {**pod.labels, **pod_labels(world.name, pod.role)},
             "annotations": {names.CONFIG_FORMAT_ANNOTATION: names.CONFIG_FORMAT},
         },
         "spec": spec,

@@ -1,6 +1,8 @@
-"""The endpoint that callers use, and the account that pods run under."""
+"""The endpoint that callers use, and the accounts that pods run under."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from tradewind_operator.desired import names
 from tradewind_operator.desired.metadata import metadata
@@ -46,11 +48,26 @@ def _load_balancer(seen: Endpoint) -> Manifest:
     return spec
 
 
-def service_account(world: ClusterWorld) -> Manifest:
-    """Account of gateways and engines: bound to nothing, its token mounted nowhere."""
+def service_accounts(world: ClusterWorld) -> list[Manifest]:
+    """Accounts of gateways and of engines: bound to no role, their tokens for this API mounted nowhere.
+
+    Only engines fetch weights, so only they have an account that a cloud may trust: its webhooks mount a
+    token of their own for it.
+    """
+    engines = world.spec.service_account.annotations
+    return [
+        _account(world, names.service_account(world.name), {}),
+        _account(world, names.engine_account(world.name), engines),
+    ]
+
+
+def _account(world: ClusterWorld, name: str, annotations: Mapping[str, str]) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "ServiceAccount",
-        "metadata": metadata(world, names.service_account(world.name)),
+        "metadata": {
+            **metadata(world, name),
+            **({"annotations": dict(annotations)} if annotations else {}),
+        },
         "automountServiceAccountToken": False,
     }

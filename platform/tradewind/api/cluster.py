@@ -18,6 +18,7 @@ from tradewind.api.values import (
     PATTERN_MEANING,
     TEXT_PATTERN,
     VERSION_PATTERN,
+    Annotations,
     Between,
     Duration,
     Labels,
@@ -161,6 +162,17 @@ class GcsFaultTolerance(ApiModel):
             yield Fault(("password",), "missing; a username needs one")
 
 
+class ServiceAccountSpec(ApiModel):
+    """The Kubernetes account of the engines' pods, `<name>-engines`, by which a cloud knows them."""
+
+    annotations: Annotations = Field(default_factory=dict)
+    """Of the account: `eks.amazonaws.com/role-arn`, `iam.gke.io/gcp-service-account`,
+    `azure.workload.identity/client-id`."""
+    workload_identity: Literal["EKS", "GKE", "Azure"] | None = None
+    """The cloud that gives engines credentials by this account: opens its metadata address to them (EKS Pod
+    Identity, GKE) or labels their pods (Azure). For IRSA on EKS the annotation is enough."""
+
+
 class UpgradeStrategy(ApiModel):
     """What happens when a change needs a second Ray cluster beside the first."""
 
@@ -211,6 +223,8 @@ class ServingClusterSpec(ApiModel):
     """Keeps Ray's state outside the head pod. In a cluster only."""
     upgrade_strategy: UpgradeStrategy = Field(default_factory=UpgradeStrategy)
     """What to do about changes that need a second Ray cluster. In a cluster only."""
+    service_account: ServiceAccountSpec = Field(default_factory=ServiceAccountSpec)
+    """The engines' account, for buckets that a cloud opens to it. In a cluster only."""
     network_policy: NetworkPolicySpec = Field(default_factory=NetworkPolicySpec)
     """Who may talk to whom. In a cluster only."""
     gateway: GatewaySpec = Field(default_factory=GatewaySpec)

@@ -87,6 +87,10 @@ LabelKey = Annotated[str, Field(pattern=LABEL_KEY_PATTERN, max_length=317)]
 LabelValue = Annotated[str, Field(pattern=LABEL_VALUE_PATTERN, max_length=63)]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=16)]
 """Labels that must all be there."""
+Annotations = Annotated[
+    dict[LabelKey, Annotated[str, Field(pattern=TEXT_PATTERN, max_length=1024)]], Field(max_length=16)
+]
+"""Kubernetes annotations."""
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.api.builders import Data, model
 from tests.unit.operator.desired.pod_standard import violations
-from tests.unit.operator.desired.worlds import CPU_POOL, GPU_POOL, busy, config_of, pod_of, world
+from tests.unit.operator.desired.worlds import CPU_POOL, GPU_POOL, busy, config_of, group_of, pod_of, world
 from tradewind_operator.desired.network import OPERATOR_LABELS
 from tradewind_operator.desired.objects import desired_objects
 from tradewind_operator.desired.world import ClusterWorld, Endpoint, Manifest
@@ -64,6 +64,44 @@ def test_only_engines_reach_the_world_and_a_mirror_on_its_port() -> None:
     policies = objects(found, "NetworkPolicy")
     assert ports(policies["default-engines"]["spec"]["egress"]) == {443, 8443}
     assert policies["default-gateway"]["spec"]["egress"] == []
+
+
+def test_only_the_engines_account_is_known_to_the_cloud_and_no_token_for_this_api_is_mounted() -> None:
+    role = {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/weights"}
+    accounts = objects(world(serviceAccount={"annotations": role}), "ServiceAccount")
+    assert accounts["default-engines"]["metadata"]["annotations"] == role
+    assert "annotations" not in accounts["default-ray"]["metadata"]
+    assert {one["automountServiceAccountToken"] for one in accounts.values()} == {False}
+    found = world(serviceAccount={"annotations": role})
+    assert pod_of(found, "pool-cpu")["serviceAccountName"] == "default-engines"
+    assert pod_of(found, "gateway")["serviceAccountName"] == "default-ray"
+    assert pod_of(found, "pool-cpu")["automountServiceAccountToken"] is False
+
+
+@pytest.mark.parametrize(
+    ("cloud", "reached"),
+    [
+        (None, set()),
+        ("EKS", {("169.254.170.23/32", 80), ("fd00:ec2::23/128", 80)}),
+        ("GKE", {("169.254.169.254/32", 80), ("169.254.169.252/32", 988)}),
+        ("Azure", set()),
+    ],
+)
+def test_engines_reach_the_clouds_metadata_only_where_it_is_their_identity(
+    cloud: str | None, reached: set[tuple[str, int]]
+) -> None:
+    identity = {} if cloud is None else {"workloadIdentity": cloud}
+    policies = objects(world(serviceAccount=identity), "NetworkPolicy")
+    _, *rules = policies["default-engines"]["spec"]["egress"]
+    assert {(rule["to"][0]["ipBlock"]["cidr"], rule["ports"][0]["port"]) for rule in rules} == reached
+    assert policies["default-gateway"]["spec"]["egress"] == []
+
+
+def test_azure_knows_its_pods_by_a_label() -> None:
+    label = "azure.workload.identity/use"
+    labels = group_of(world(serviceAccount={"workloadIdentity": "Azure"}), "pool-cpu")["template"]["metadata"]
+    assert labels["labels"][label] == "true"
+    assert label not in group_of(world(), "pool-cpu")["template"]["metadata"]["labels"]
 
 
 def test_the_collector_may_be_reached() -> None:
