@@ -137,6 +137,15 @@ class DeploymentLimits(ApiModel):
     """Longest time of one request to this deployment."""
 
 
+class Update(ApiModel):
+    """How a replica is replaced when the model's settings change."""
+
+    surge: Literal["Auto", "Always", "Never"] = "Auto"
+    """Whether the successor starts first: `Auto` where its pool has room for one replica more (on one
+    machine: without GPUs), `Always`, or `Never`, which stops first. A successor that finds no place waits,
+    and the old replica goes on."""
+
+
 class Drain(ApiModel):
     """How a replica goes away."""
 
@@ -169,6 +178,8 @@ class ModelDeploymentSpec(ApiModel):
     """LoRA adapters, each callable as `<deployment>:<adapter>`."""
     limits: DeploymentLimits = Field(default_factory=DeploymentLimits)
     """Bounds of one replica."""
+    update: Update = Field(default_factory=Update)
+    """How a replica is replaced when the model's settings change."""
     drain: Drain = Field(default_factory=Drain)
     """How a replica goes away."""
 

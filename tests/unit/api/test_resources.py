@@ -43,6 +43,7 @@ VALID: list[tuple[str, Data]] = [
         "an adapter with a key of its own",
         model(adapters=[{"name": "a", "uri": "gs://bucket/a", "credentials": GCS_KEY}]),
     ),
+    ("a model that stops before its successor starts", model(update={"surge": "Never"})),
     ("a token in the environment", model(source={"uri": "hf://a/b", "tokenSecret": {"env": "HF_TOKEN"}})),
     ("a token in a file", model(source={"uri": "hf://a/b", "tokenSecret": {"file": "keys/hf"}})),
     ("a token in a Secret", model(source={"uri": "hf://a/b", "tokenSecret": {"name": "hf", "key": "token"}})),
