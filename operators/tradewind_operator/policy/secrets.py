@@ -94,9 +94,9 @@ def references_of(resource: Resource) -> Iterable[tuple[Path, SecretKeyRef, Use]
             if key.secret is not None:
                 yield ("spec", "keys", position, "secret"), key.secret, Use.API_KEY
     elif isinstance(resource, ModelDeployment):
-        token = resource.spec.source.token_secret
-        if token is not None and token.secret is not None:
-            yield ("spec", "source", "tokenSecret"), token.secret, Use.TOKEN
+        for path, token in resource.spec.tokens():
+            if token.secret is not None:
+                yield path, token.secret, Use.TOKEN
     elif isinstance(resource, ServingCluster) and resource.spec.gcs_fault_tolerance.redis is not None:
         redis = resource.spec.gcs_fault_tolerance.redis
         for name, reference in (("username", redis.username), ("password", redis.password)):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
-from tradewind.api.model import ApiModel, Fault, ResourceModel, repeated
-from tradewind.api.sources import AdapterSource, ModelSource
+from tradewind.api.model import ApiModel, Fault, Path, ResourceModel, repeated
+from tradewind.api.secrets import TokenRef
+from tradewind.api.sources import AdapterSource, BucketCredentials, ModelSource
 from tradewind.api.values import TEXT_PATTERN, Between, Duration, EnvName, Name, Quantity
 from tradewind.api.wire import Task
 
@@ -136,6 +137,15 @@ class DeploymentLimits(ApiModel):
     """Longest time of one request to this deployment."""
 
 
+class Update(ApiModel):
+    """How a replica is replaced when the model's settings change."""
+
+    surge: Literal["Auto", "Always", "Never"] = "Auto"
+    """Whether the successor starts first: `Auto` where its pool has room for one replica more (on one
+    machine: without GPUs), `Always`, or `Never`, which stops first. A successor that finds no place waits,
+    and the old replica goes on."""
+
+
 class Drain(ApiModel):
     """How a replica goes away."""
 
@@ -168,8 +178,20 @@ class ModelDeploymentSpec(ApiModel):
     """LoRA adapters, each callable as `<deployment>:<adapter>`."""
     limits: DeploymentLimits = Field(default_factory=DeploymentLimits)
     """Bounds of one replica."""
+    update: Update = Field(default_factory=Update)
+    """How a replica is replaced when the model's settings change."""
     drain: Drain = Field(default_factory=Drain)
     """How a replica goes away."""
+
+    def tokens(self) -> Iterator[tuple[Path, TokenRef]]:
+        """Every secret that its sources name, with its place in the resource."""
+        if self.source.token_secret is not None:
+            yield ("spec", "source", "tokenSecret"), self.source.token_secret
+        places: list[tuple[Path, BucketCredentials | None]] = [(("source",), self.source.credentials)]
+        places += [(("adapters", at), adapter.credentials) for at, adapter in enumerate(self.adapters)]
+        for place, credentials in places:
+            for path, token in credentials.tokens() if credentials is not None else ():
+                yield ("spec", *place, "credentials", *path), token
 
     def faults(self) -> Iterable[Fault]:
         if self.replicas is not None and self.autoscaling is not None:

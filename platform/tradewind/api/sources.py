@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from tradewind.api.cluster import Url, url_faults
-from tradewind.api.model import ApiModel, Fault
+from tradewind.api.model import ApiModel, Fault, Path
 from tradewind.api.secrets import TokenRef
 from tradewind.api.values import TEXT_PATTERN, Name
 
@@ -28,6 +28,9 @@ _PLANNED: Final = ("oci", "pvc")
 
 Uri = Annotated[str, Field(pattern=TEXT_PATTERN, min_length=1, max_length=1024)]
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$", max_length=128)]
+
+
+Region = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$", max_length=64)]
 
 
 def scheme_of(uri: str) -> str:
@@ -60,6 +63,60 @@ def _revision_faults(uri: str, revision: str | None) -> Iterable[Fault]:
         yield Fault(("revision",), f"found {revision!r}; allowed: a branch, tag or commit without '..'")
 
 
+class S3Credentials(ApiModel):
+    """An access key for `s3://`."""
+
+    access_key_id: TokenRef
+    """Identifier of the key."""
+    secret_access_key: TokenRef
+    """The key's secret."""
+    session_token: TokenRef | None = None
+    """Of temporary credentials."""
+
+
+class GcsCredentials(ApiModel):
+    """A service account for `gs://`."""
+
+    service_account_key: TokenRef
+    """The account's key as JSON, as Google Cloud hands it out."""
+
+
+class BucketCredentials(ApiModel):
+    """Credentials of a private bucket; without them the pod's own (spec.serviceAccount), or none."""
+
+    s3: S3Credentials | None = None
+    """For `s3://`."""
+    gcs: GcsCredentials | None = None
+    """For `gs://`."""
+
+    def faults(self) -> Iterable[Fault]:
+        given = [name for name in ("s3", "gcs") if getattr(self, name) is not None]
+        if len(given) != 1:
+            yield Fault((), f"found {' and '.join(given) or 'neither'}; allowed: one of s3, gcs")
+
+    def tokens(self) -> Iterator[tuple[Path, TokenRef]]:
+        """Every secret that is named, with its place."""
+        if self.s3 is not None:
+            yield ("s3", "accessKeyId"), self.s3.access_key_id
+            yield ("s3", "secretAccessKey"), self.s3.secret_access_key
+            if self.s3.session_token is not None:
+                yield ("s3", "sessionToken"), self.s3.session_token
+        if self.gcs is not None:
+            yield ("gcs", "serviceAccountKey"), self.gcs.service_account_key
+
+
+def _bucket_faults(uri: str, credentials: BucketCredentials | None, region: str | None) -> Iterable[Fault]:
+    """Credentials that the URI's scheme does not take."""
+    scheme = scheme_of(uri)
+    if credentials is not None:
+        for name, of in (("s3", "s3"), ("gcs", "gs")):
+            if getattr(credentials, name) is not None and scheme != of:
+                text = f"found some with a {scheme}:// uri; allowed with {of}:// only"
+                yield Fault(("credentials", name), text)
+    if region is not None and scheme != "s3":
+        yield Fault(("region",), f"found {region!r} with a {scheme}:// uri; allowed with s3:// only")
+
+
 class ModelSource(ApiModel):
     """Where the weights come from."""
 
@@ -72,6 +129,10 @@ class ModelSource(ApiModel):
     """Base URL of a hub mirror (`hf://`) or an S3-compatible server (`s3://`)."""
     token_secret: TokenRef | None = None
     """Token for a gated or private `hf://` repository."""
+    credentials: BucketCredentials | None = None
+    """Credentials of a private `s3://` or `gs://` bucket."""
+    region: Region | None = None
+    """Region of an `s3://` bucket. Absent: the environment's, or where the endpoint says."""
     trust_remote_code: bool = False
     """Run Python code that comes with the weights; from `hf://` only with a full commit as revision."""
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
@@ -82,6 +143,7 @@ class ModelSource(ApiModel):
         yield from _uri_faults(self.uri)
         yield from _revision_faults(self.uri, self.revision)
         yield from url_faults(self.endpoint, "endpoint")
+        yield from _bucket_faults(self.uri, self.credentials, self.region)
         scheme = scheme_of(self.uri)
         if self.endpoint is not None and scheme not in ("hf", "s3"):
             yield Fault(("endpoint",), f"found one with a {scheme}:// uri; allowed with hf:// and s3:// only")
@@ -108,9 +170,20 @@ class AdapterSource(ApiModel):
     """As `source.uri`; a directory or repository with `adapter_config.json`."""
     revision: Revision | None = None
     """Commit, tag or branch of an `hf://` repository."""
+    endpoint: Url | None = None
+    """As `source.endpoint`. Absent: the model's, where the scheme is the same."""
+    credentials: BucketCredentials | None = None
+    """As `source.credentials`. Absent: the model's, where the scheme is the same."""
+    region: Region | None = None
+    """As `source.region`. Absent: the model's, where the scheme is the same."""
 
     def faults(self) -> Iterable[Fault]:
         yield from _uri_faults(self.uri)
         yield from _revision_faults(self.uri, self.revision)
+        yield from url_faults(self.endpoint, "endpoint")
+        yield from _bucket_faults(self.uri, self.credentials, self.region)
+        if self.endpoint is not None and scheme_of(self.uri) not in ("hf", "s3"):
+            text = f"found one with a {scheme_of(self.uri)}:// uri; allowed with hf:// and s3:// only"
+            yield Fault(("endpoint",), text)
         if scheme_of(self.uri) == "package":
             yield Fault(("uri",), f"found {self.uri!r}; adapters come from hf, s3, gs or file")

@@ -176,6 +176,14 @@ class GatewayConfig(WireModel):
     """Address of the Prometheus endpoint."""
 
 
+class S3Key(WireModel):
+    """An access key for an object store that speaks S3's protocol."""
+
+    access_key_id: SecretRef
+    secret_access_key: SecretRef
+    session_token: SecretRef | None = None
+
+
 class SourceSettings(WireModel):
     """Where the weights come from."""
 
@@ -185,6 +193,12 @@ class SourceSettings(WireModel):
     token: SecretRef | None = None
     endpoint: str | None = None
     """Base URL of a hub mirror or an S3-compatible server; None is the public one."""
+    s3_key: S3Key | None = None
+    """None: what the SDK finds in the environment, or nothing."""
+    gcs_key: SecretRef | None = None
+    """A service account's key as JSON. None: what the SDK finds in the environment, or nothing."""
+    region: str | None = None
+    """Of an S3 bucket."""
     trust_remote_code: bool = False
     dtype: Literal["bfloat16", "float16", "float32"] | None = None
     """Type to convert a GGUF file to; None is bfloat16."""

@@ -82,9 +82,8 @@ def _deployment(
     spec = deployment.spec
     if spec.cluster != world.cluster_name:
         yield unknown(located, ("spec", "cluster"), "ServingCluster", spec.cluster, [world.cluster_name])
-    token = spec.source.token_secret
-    if token is not None:
-        yield from _place(located, ("spec", "source", "tokenSecret"), token, "name and key", platform)
+    for path, token in spec.tokens():
+        yield from _place(located, path, token, "name and key", platform)
     yield from _pool(located, deployment, world, platform)
 
 

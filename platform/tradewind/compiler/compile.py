@@ -20,6 +20,7 @@ from tradewind.compiler.engines import engine_settings
 from tradewind.compiler.gateway import ALL_INTERFACES, KeyHashes, engine_prefix, gateway_config
 from tradewind.compiler.pools import engine_cpus, pool_of
 from tradewind.compiler.secret_names import SecretNames, SecretUse
+from tradewind.compiler.surge import ONE_AT_A_TIME, surging
 from tradewind.compiler.world import LOCAL, Platform, World
 
 ENGINE_IMPORT_PATH: Final = "tradewind.serve.applications:engine"
@@ -91,8 +92,15 @@ def compile_resources(
     gateway = gateway_config(world, engines, hashes, anonymous=open_to_all(world, platform))
     spec = world.cluster_spec
     pools = _pools(world) if platform.kubernetes else {}
+    first = surging(
+        {located.name: deployment.spec for located, deployment in world.model_deployments()},
+        pools,
+        spec.pools if platform.kubernetes else None,
+    )
     applications = [
-        _engine_app(engines[located.name], deployment.spec, pools.get(located.name))
+        _engine_app(
+            engines[located.name], deployment.spec, pools.get(located.name), surge=located.name in first
+        )
         for located, deployment in world.model_deployments()
     ]
     drain = max((settings.drain_timeout_s for settings in engines.values()), default=30.0)
@@ -157,7 +165,9 @@ def _gateway_app(
     }
 
 
-def _engine_app(settings: EngineSettings, spec: ModelDeploymentSpec, pool: str | None) -> dict[str, Any]:
+def _engine_app(
+    settings: EngineSettings, spec: ModelDeploymentSpec, pool: str | None, *, surge: bool
+) -> dict[str, Any]:
     return {
         "name": settings.name,
         "route_prefix": engine_prefix(settings.name),
@@ -167,6 +177,7 @@ def _engine_app(settings: EngineSettings, spec: ModelDeploymentSpec, pool: str |
             {
                 "name": "engine",
                 **_scale(spec),
+                **({"max_surge_percent": ONE_AT_A_TIME} if surge else {}),
                 "max_ongoing_requests": _above(spec.limits.max_ongoing_requests),
                 "graceful_shutdown_timeout_s": settings.drain_timeout_s,
                 **_HEALTH,

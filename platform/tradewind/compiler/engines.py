@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tradewind.api.deployment import ModelDeployment, ModelDeploymentSpec
-from tradewind.api.sources import scheme_of
-from tradewind.api.wire import AdapterSettings, EngineSettings, SecretRef, SourceSettings, Task
+from tradewind.api.secrets import TokenRef
+from tradewind.api.sources import AdapterSource, BucketCredentials, ModelSource, scheme_of
+from tradewind.api.wire import AdapterSettings, EngineSettings, S3Key, SecretRef, SourceSettings, Task
 from tradewind.compiler.arguments import check_arguments
 from tradewind.compiler.diagnostics import Diagnostic
 from tradewind.compiler.documents import Located
@@ -61,34 +62,62 @@ def _source(spec: ModelDeploymentSpec, secrets: SecretNames | None) -> SourceSet
     return SourceSettings(
         uri=source.uri,
         revision=source.revision,
-        token=_token(spec, secrets),
+        token=_optional(source.token_secret, secrets),
         endpoint=source.endpoint,
+        s3_key=_s3_key(source.credentials, secrets),
+        gcs_key=_gcs_key(source.credentials, secrets),
+        region=source.region,
         trust_remote_code=source.trust_remote_code,
         dtype=source.dtype,
     )
 
 
-def _token(spec: ModelDeploymentSpec, secrets: SecretNames | None) -> SecretRef | None:
-    token = spec.source.token_secret
-    if token is None:
+def _adapters(spec: ModelDeploymentSpec, secrets: SecretNames | None) -> tuple[AdapterSettings, ...]:
+    """Adapters; what one does not say is the model's, where both have the same scheme."""
+    return tuple(
+        AdapterSettings(name=adapter.name, source=_adapter_source(adapter, spec.source, secrets))
+        for adapter in spec.adapters
+    )
+
+
+def _adapter_source(
+    adapter: AdapterSource, model: ModelSource, secrets: SecretNames | None
+) -> SourceSettings:
+    alike = scheme_of(adapter.uri) == scheme_of(model.uri)
+    credentials = adapter.credentials or (model.credentials if alike else None)
+    return SourceSettings(
+        uri=adapter.uri,
+        revision=adapter.revision,
+        token=_optional(model.token_secret, secrets) if alike else None,
+        endpoint=adapter.endpoint or (model.endpoint if alike else None),
+        s3_key=_s3_key(credentials, secrets),
+        gcs_key=_gcs_key(credentials, secrets),
+        region=adapter.region or (model.region if alike else None),
+    )
+
+
+def _s3_key(credentials: BucketCredentials | None, secrets: SecretNames | None) -> S3Key | None:
+    if credentials is None or credentials.s3 is None:
         return None
+    return S3Key(
+        access_key_id=_reference(credentials.s3.access_key_id, secrets),
+        secret_access_key=_reference(credentials.s3.secret_access_key, secrets),
+        session_token=_optional(credentials.s3.session_token, secrets),
+    )
+
+
+def _gcs_key(credentials: BucketCredentials | None, secrets: SecretNames | None) -> SecretRef | None:
+    if credentials is None or credentials.gcs is None:
+        return None
+    return _reference(credentials.gcs.service_account_key, secrets)
+
+
+def _optional(token: TokenRef | None, secrets: SecretNames | None) -> SecretRef | None:
+    return None if token is None else _reference(token, secrets)
+
+
+def _reference(token: TokenRef, secrets: SecretNames | None) -> SecretRef:
+    """Where the engine's process reads it: in a cluster a file of a mounted Secret."""
     if secrets is not None and token.secret is not None:
         return secrets.reference(token.secret.name, token.secret.key)
     return SecretRef(env=token.env, file=token.file)
-
-
-def _adapters(spec: ModelDeploymentSpec, secrets: SecretNames | None) -> tuple[AdapterSettings, ...]:
-    """Adapters; one of the same scheme as the model is read with the model's token and endpoint."""
-    scheme = scheme_of(spec.source.uri)
-    return tuple(
-        AdapterSettings(
-            name=adapter.name,
-            source=SourceSettings(
-                uri=adapter.uri,
-                revision=adapter.revision,
-                token=_token(spec, secrets) if scheme_of(adapter.uri) == scheme else None,
-                endpoint=spec.source.endpoint if scheme_of(adapter.uri) == scheme else None,
-            ),
-        )
-        for adapter in spec.adapters
-    )

@@ -45,6 +45,20 @@ def _url(field: str) -> Rule:
     )
 
 
+_ENDPOINT: Final = Rule(
+    '!has(self.endpoint) || self.uri.startsWith("hf://") || self.uri.startsWith("s3://")',
+    "endpoint: allowed with hf:// and s3:// only",
+)
+_BUCKET: Final = (
+    Rule(
+        "!has(self.credentials) || (has(self.credentials.s3) ? "
+        'self.uri.startsWith("s3://") : self.uri.startsWith("gs://"))',
+        "credentials: allowed: s3 with s3:// and gcs with gs:// only",
+    ),
+    Rule('!has(self.region) || self.uri.startsWith("s3://")', "region: allowed with s3:// only"),
+)
+
+
 def _places(secret: str) -> tuple[Rule, ...]:
     """Rules of a reference to a secret: env or file on one machine, `secret` in a cluster."""
     return (
@@ -182,10 +196,8 @@ _DEPLOYMENT: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
     sources.ModelSource: (
         *_uri(*sources.FORMS),
         _url("endpoint"),
-        Rule(
-            '!has(self.endpoint) || self.uri.startsWith("hf://") || self.uri.startsWith("s3://")',
-            "endpoint: allowed with hf:// and s3:// only",
-        ),
+        _ENDPOINT,
+        *_BUCKET,
         Rule(
             '!has(self.tokenSecret) || self.uri.startsWith("hf://")',
             "tokenSecret: allowed with hf:// only",
@@ -196,7 +208,13 @@ _DEPLOYMENT: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
             "trustRemoteCode: allowed with a revision that is a commit of 40 hex digits",
         ),
     ),
-    sources.AdapterSource: _uri(*(scheme for scheme in sources.FORMS if scheme != "package")),
+    sources.AdapterSource: (
+        *_uri(*(scheme for scheme in sources.FORMS if scheme != "package")),
+        _url("endpoint"),
+        _ENDPOINT,
+        *_BUCKET,
+    ),
+    sources.BucketCredentials: (Rule("has(self.s3) != has(self.gcs)", "allowed: one of s3, gcs"),),
 }
 
 _ROUTE: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {

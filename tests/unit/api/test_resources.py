@@ -15,6 +15,10 @@ from tradewind.api.explain import dotted
 from tradewind.api.resources import InvalidResourceError, parse_resource
 from tradewind.api.route import ModelRoute
 
+S3_KEY = {
+    "s3": {"accessKeyId": {"name": "s", "key": "id"}, "secretAccessKey": {"name": "s", "key": "secret"}}
+}
+GCS_KEY = {"gcs": {"serviceAccountKey": {"name": "g", "key": "key.json", "file": "keys/gcs.json"}}}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 VALID: list[tuple[str, Data]] = [
@@ -31,6 +35,15 @@ VALID: list[tuple[str, Data]] = [
     ("a model from Google's store", model(source={"uri": "gs://models/llama"})),
     ("a model from a directory", model(source={"uri": "file:///models/llama"})),
     ("a pinned model", model(source={"uri": "hf://a/b", "revision": COMMIT, "trustRemoteCode": True})),
+    (
+        "a key for a bucket",
+        model(source={"uri": "s3://bucket/m", "region": "eu-west-1", "credentials": S3_KEY}),
+    ),
+    (
+        "an adapter with a key of its own",
+        model(adapters=[{"name": "a", "uri": "gs://bucket/a", "credentials": GCS_KEY}]),
+    ),
+    ("a model that stops before its successor starts", model(update={"surge": "Never"})),
     ("a token in the environment", model(source={"uri": "hf://a/b", "tokenSecret": {"env": "HF_TOKEN"}})),
     ("a token in a file", model(source={"uri": "hf://a/b", "tokenSecret": {"file": "keys/hf"}})),
     ("a token in a Secret", model(source={"uri": "hf://a/b", "tokenSecret": {"name": "hf", "key": "token"}})),
@@ -96,6 +109,11 @@ INVALID: list[tuple[str, Data, str, list[str]]] = [
     ("an endpoint for a file", model(source={"uri": "file:///m", "endpoint": "http://a.b"}), "spec.source.endpoint", ["file://", "s3://"]),
     ("an endpoint without scheme", model(source={"uri": "hf://a/b", "endpoint": "mirror.local"}), "spec.source.endpoint", ["https://"]),
     ("code from a branch", model(source={"uri": "hf://a/b", "revision": "main", "trustRemoteCode": True}), "spec.source.trustRemoteCode", ["'main'", "40 hex digits"]),
+    ("two kinds of bucket keys", model(source={"uri": "s3://bucket/m", "credentials": {**S3_KEY, **GCS_KEY}}), "spec.source.credentials", ["s3 and gcs", "one of s3, gcs"]),
+    ("no bucket key", model(source={"uri": "gs://bucket/m", "credentials": {}}), "spec.source.credentials", ["neither", "one of s3, gcs"]),
+    ("an S3 key for Google's store", model(source={"uri": "gs://bucket/m", "credentials": S3_KEY}), "spec.source.credentials.s3", ["gs://", "s3:// only"]),
+    ("a region of a hub", model(source={"uri": "hf://a/b", "region": "eu-west-1"}), "spec.source.region", ["'eu-west-1'", "s3:// only"]),
+    ("an adapter's endpoint in Google's store", model(adapters=[{"name": "a", "uri": "gs://bucket/a", "endpoint": "http://a.b"}]), "spec.adapters[0].endpoint", ["gs://", "s3://"]),
     ("no token place", model(source={"uri": "hf://a/b", "tokenSecret": {}}), "spec.source.tokenSecret", ["none", "one of env and file", "name (in a cluster)"]),
     ("two token places", model(source={"uri": "hf://a/b", "tokenSecret": {"env": "A", "file": "b"}}), "spec.source.tokenSecret", ["env and file", "at most one"]),
     ("half a Secret", model(source={"uri": "hf://a/b", "tokenSecret": {"name": "hf"}}), "spec.source.tokenSecret", ["name without key"]),

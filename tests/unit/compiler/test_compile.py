@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from tests.unit.api.builders import changed, cluster, model, route, tenant
 from tests.unit.compiler.worlds import compiled, pair, pools
-from tradewind.api.wire import written
+from tradewind.api.wire import S3Key, SecretRef, written
 from tradewind.compiler.compile import Compiled, compile_resources
 from tradewind.compiler.documents import Located, read_documents
 from tradewind.compiler.families import family_of
+from tradewind.compiler.secret_names import TOKENS_DIR, secret_file
 from tradewind.compiler.world import CLUSTER
 
 EXAMPLES = sorted(Path("examples").glob("*.yaml"))
@@ -344,3 +345,38 @@ def test_families(uri: str, family: str) -> None:
 
 def test_a_family_that_is_said_is_believed() -> None:
     assert compiled(model(family="ours")).gateway.deployments[0].family == "ours"
+
+
+S3_KEY = {
+    "accessKeyId": {"name": "weights", "key": "id", "env": "ID"},
+    "secretAccessKey": {"name": "weights", "key": "secret", "file": "keys/s3"},
+}
+
+
+def test_bucket_keys_are_files_of_a_secret_in_a_cluster_and_the_machines_own_on_a_laptop() -> None:
+    bucket = {"uri": "s3://weights/m", "region": "eu-west-1", "credentials": {"s3": S3_KEY}}
+    gcs = {"gcs": {"serviceAccountKey": {"name": "adapters", "key": "key.json", "env": "GCS"}}}
+    adapters = [
+        {"name": "own", "uri": "gs://adapters/tone", "credentials": gcs},
+        {"name": "alike", "uri": "s3://weights/tone"},
+        {"name": "public", "uri": "hf://a/b"},
+    ]
+    cpu = cluster(pools={"cpu": {"cpus": 2, "memory": "4Gi", "maxNodes": 2}})
+    remote = compiled(cpu, model(source=bucket, adapters=adapters), platform=CLUSTER)
+    assert [(use.name, use.key) for use in remote.secrets] == [
+        ("adapters", "key.json"),
+        ("weights", "id"),
+        ("weights", "secret"),
+    ]
+    source = remote.engines["llama"].source
+    assert source.region == "eu-west-1"
+    assert source.s3_key is not None
+    assert source.s3_key.access_key_id.file == f"{TOKENS_DIR}/{secret_file('weights', 'id')}"
+    own, alike, public = (adapter.source for adapter in remote.engines["llama"].adapters)
+    assert own.gcs_key is not None
+    assert own.gcs_key.file == f"{TOKENS_DIR}/{secret_file('adapters', 'key.json')}"
+    assert (own.s3_key, own.region) == (None, None)
+    assert (alike.s3_key, alike.region) == (source.s3_key, "eu-west-1")
+    assert (public.s3_key, public.gcs_key) == (None, None)
+    here = compiled(model(source=bucket)).engines["llama"].source.s3_key
+    assert here == S3Key(access_key_id=SecretRef(env="ID"), secret_access_key=SecretRef(file="keys/s3"))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3
+import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tradewind.api.wire import SourceSettings
+from tradewind.api.wire import S3Key, SecretRef, SourceSettings
 from tradewind.engine.errors import SourceError
 from tradewind.engine.sources import objects
 from tradewind.engine.sources.resolve import resolve
@@ -103,6 +105,88 @@ def test_a_name_that_leaves_the_directory_is_refused(bucket: Any, server: str, t
 def test_a_revision_belongs_into_the_path(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="a revision goes with hf:// only"):
         resolve(SourceSettings(uri="s3://models/llama", revision="v1"), tmp_path)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dict[str, str]]]:
+    """A server that checks signatures and policies, with one user's key, and no key in the environment."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    base = f"http://{host}:{port}"
+    root = {
+        "endpoint_url": base,
+        "region_name": "us-east-1",
+        "aws_access_key_id": "root",
+        "aws_secret_access_key": "root",
+    }
+    s3, iam = boto3.client("s3", **root), boto3.client("iam", **root)
+    s3.create_bucket(Bucket="private")
+    for name in WANTED:
+        s3.put_object(Bucket="private", Key=f"m/{name}", Body=FILES[name])
+    iam.create_user(UserName="reader")
+    allowed = {"Effect": "Allow", "Action": ["s3:ListBucket", "s3:GetObject"], "Resource": "*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+    iam.put_user_policy(UserName="reader", PolicyName="read", PolicyDocument=policy)
+    made = iam.create_access_key(UserName="reader")["AccessKey"]
+    _enforce(base, after=0)
+    yield base, {"id": made["AccessKeyId"], "secret": made["SecretAccessKey"]}
+    _enforce(base, after=-1)
+    for client in (s3, iam):
+        client.close()
+    moto.stop()
+
+
+def _enforce(base: str, after: int) -> None:
+    """Have moto check credentials from now on, or (-1) no more."""
+    count = "inf" if after < 0 else str(after)
+    url = f"{base}/moto-api/reset-auth"
+    httpx.post(url, content=count).raise_for_status()
+
+
+def keyed(base: str, folder: Path, key: dict[str, str]) -> SourceSettings:
+    """A source whose key is read from files, as from a mounted Secret."""
+    for name, value in key.items():
+        (folder / name).write_text(value + "\n")
+    at = {name: SecretRef(file=str(folder / name)) for name in key}
+    return SourceSettings(
+        uri="s3://private/m",
+        endpoint=base,
+        region="us-east-1",
+        s3_key=S3Key(access_key_id=at["id"], secret_access_key=at["secret"]),
+    )
+
+
+def test_a_private_bucket_opens_with_the_key_of_the_resource_and_not_with_another(
+    guarded: tuple[str, dict[str, str]], tmp_path: Path
+) -> None:
+    base, key = guarded
+    found = resolve(keyed(base, tmp_path, key), tmp_path / "cache")
+    assert names(found) == WANTED
+    wrong = keyed(base, tmp_path, {**key, "secret": "x" * 40})
+    with pytest.raises(SourceError, match="s3://private/m: ") as told:
+        resolve(wrong, tmp_path / "cache")
+    assert "x" * 40 not in str(told.value)
+
+
+def test_a_key_that_is_not_there_is_named_by_its_place(tmp_path: Path) -> None:
+    gone = SecretRef(file=str(tmp_path / "gone"))
+    bucket = SourceSettings(uri="s3://b/m", s3_key=S3Key(access_key_id=gone, secret_access_key=gone))
+    with pytest.raises(SourceError, match=r"s3://b/m: the access key id's file .*gone cannot be read"):
+        resolve(bucket, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["hunter2", "[]", '{"type": "external_account", "x": "hunter2"}'])
+def test_only_a_service_accounts_key_opens_a_bucket_of_google(text: str, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(text)
+    bucket = SourceSettings(uri="gs://bucket/m", gcs_key=SecretRef(file=str(tmp_path / "key")))
+    with pytest.raises(SourceError, match="gs://bucket/m: the service account key is not JSON with") as told:
+        resolve(bucket, tmp_path)
+    assert "hunter2" not in str(told.value)
 
 
 class Recording:

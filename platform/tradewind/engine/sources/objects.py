@@ -1,16 +1,18 @@
 """s3:// and gs:// sources: the files under a prefix, fetched through fsspec.
 
-Credentials are what the SDKs find in the environment (variables, profile, workload identity); with
-none, the bucket is read anonymously. The directory's name holds a digest of names, sizes and ETags,
-so changed content is a new directory. Files download in parallel and continue where they stopped.
+Credentials are the resource's or, where it names none, what the SDKs find in the environment (variables,
+profile, workload identity); with none, the bucket is read anonymously. The directory's name holds a digest
+of names, sizes and ETags, so changed content is a new directory. Files download in parallel and continue
+where they stopped.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,15 +41,31 @@ class RemoteFile:
     """ETag or generation: changes with the content."""
 
 
-def open_s3(endpoint: str | None) -> FileSystem:
-    """S3, or what speaks its protocol at `endpoint`."""
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """An S3 access key."""
+
+    identifier: str
+    secret: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
+
+def open_s3(endpoint: str | None, region: str | None = None, key: AccessKey | None = None) -> FileSystem:
+    """S3, or what speaks its protocol at `endpoint`.
+
+    Without a key: what the SDK finds in the environment, else anonymously.
+    """
     import botocore.session  # type: ignore[import-untyped]
     import s3fs
 
-    anonymous = botocore.session.get_session().get_credentials() is None
+    anonymous = key is None and botocore.session.get_session().get_credentials() is None
     fs: FileSystem = s3fs.S3FileSystem(
         anon=anonymous,
+        key=key.identifier if key else None,
+        secret=key.secret if key else None,
+        token=key.session_token if key else None,
         endpoint_url=endpoint,
+        client_kwargs={"region_name": region} if region else {},
         config_kwargs={"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 4}},
         use_listings_cache=False,
         skip_instance_cache=True,
@@ -55,19 +73,37 @@ def open_s3(endpoint: str | None) -> FileSystem:
     return fs
 
 
-def open_gcs(endpoint: str | None) -> FileSystem:
-    """Google Cloud Storage, with default credentials or anonymously."""
+def open_gcs(endpoint: str | None, account_key: str | None = None) -> FileSystem:
+    """Google Cloud Storage by a service account's key (JSON), default credentials or anonymously.
+
+    Raises:
+        SourceError: the key is not a service account's. The message holds nothing of it.
+    """
     import gcsfs
     import google.auth
     import google.auth.exceptions
 
-    options: dict[str, str] = {"endpoint_url": endpoint} if endpoint else {}
-    try:
-        google.auth.default()
-    except google.auth.exceptions.DefaultCredentialsError:
-        options["token"] = "anon"  # noqa: S105 - gcsfs's word for no credentials
+    options: dict[str, Any] = {"endpoint_url": endpoint} if endpoint else {}
+    if account_key is not None:
+        options["token"] = _account(account_key)
+    else:
+        try:
+            google.auth.default()
+        except google.auth.exceptions.DefaultCredentialsError:
+            options["token"] = "anon"  # noqa: S105 - gcsfs's word for no credentials
     fs: FileSystem = gcsfs.GCSFileSystem(use_listings_cache=False, skip_instance_cache=True, **options)
     return fs
+
+
+def _account(text: str) -> dict[str, Any]:
+    """A service account's key; other kinds of credentials may name programs to run, so they are refused."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or found.get("type") != "service_account":
+        raise SourceError("the service account key is not JSON with type service_account")
+    return found
 
 
 def fetch(
@@ -190,7 +226,7 @@ def _key(origin: str, files: dict[str, RemoteFile]) -> str:
 def _reason(error: Exception) -> str:
     """One line; SDK errors of these kinds hold addresses and codes, no credentials."""
     if isinstance(error, PermissionError):
-        return "access denied: check the credentials in the environment and the bucket's policy"
+        return "access denied: check the source's credentials, or the pod's role, and the bucket's policy"
     if isinstance(error, FileNotFoundError):
         return "no such bucket or object"
     text = " ".join(str(error).split())

@@ -160,9 +160,8 @@ def _objects(
     path = rest.rstrip("/")
     if not path.partition("/")[0]:
         raise SourceError(f"{source.uri}: names no bucket")
-    open_fs = objects.open_s3 if source.uri.startswith("s3:") else objects.open_gcs
     return objects.fetch(
-        open_fs(source.endpoint),
+        _open(source),
         path,
         cache_dir,
         progress,
@@ -173,9 +172,31 @@ def _objects(
     )
 
 
-def read_token(ref: SecretRef, origin: str) -> str:
-    """A source's token; SourceError that names the place, never the value, when there is none."""
+def _open(source: SourceSettings) -> objects.FileSystem:
+    """The object store that the source names, with its credentials."""
+    origin = source.uri
+    if origin.startswith("gs:"):
+        account = (
+            None if source.gcs_key is None else read_token(source.gcs_key, origin, "service account key")
+        )
+        try:
+            return objects.open_gcs(source.endpoint, account)
+        except SourceError as error:
+            raise SourceError(f"{origin}: {error}") from error
+    key = None
+    if (given := source.s3_key) is not None:
+        session = given.session_token
+        key = objects.AccessKey(
+            read_token(given.access_key_id, origin, "access key id"),
+            read_token(given.secret_access_key, origin, "secret access key"),
+            None if session is None else read_token(session, origin, "session token"),
+        )
+    return objects.open_s3(source.endpoint, source.region, key)
+
+
+def read_token(ref: SecretRef, origin: str, what: str = "token") -> str:
+    """A source's secret; SourceError that names the place, never the value, when there is none."""
     try:
         return await_secret(ref)
     except SecretMissing as error:
-        raise SourceError(f"{origin}: the token's {error}") from error
+        raise SourceError(f"{origin}: the {what}'s {error}") from error
