@@ -169,17 +169,6 @@ class ServiceAccountSpec(ApiModel):
     Identity, GKE) or labels their pods (Azure). For IRSA on EKS the annotation is enough."""
 
 
-class ServiceAccountSpec(ApiModel):
-    """The Kubernetes account of the engines' pods, `<name>-engines`, by which a cloud knows them."""
-
-    annotations: Annotations = Field(default_factory=dict)
-    """Of the account: `eks.amazonaws.com/role-arn`, `iam.gke.io/gcp-service-account`,
-    `azure.workload.identity/client-id`."""
-    workload_identity: Literal["EKS", "GKE", "Azure"] | None = None
-    """The cloud that gives engines credentials by this account: opens its metadata address to them (EKS Pod
-    Identity, GKE) or labels their pods (Azure). For IRSA on EKS the annotation is enough."""
-
-
 class UpgradeStrategy(ApiModel):
     """What happens when a change needs a second Ray cluster beside the first."""
 
