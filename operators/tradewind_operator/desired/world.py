@@ -61,7 +61,7 @@ class ClusterWorld:
     compiled: Compiled
     defaults: Defaults
     active_ray_cluster: str | None = None
-    """The RayCluster that serves, by the RayService's status; None until there is one."""
+    """The RayCluster that serves; None until that is decided."""
 
     @property
     def gateways(self) -> int:
