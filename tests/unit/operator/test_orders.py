@@ -143,7 +143,7 @@ class World:
         self._news: list[tuple[Resource, str, Data]] = []
         self._asked: set[Key] = set()
         self._wakeups = Wakeups()
-        gatherer = Gatherer(self.api, AllowedImages(()), RESYNC_S, self._know)
+        gatherer = Gatherer(self.api, AllowedImages(()), RESYNC_S, self._know, RESYNC_S)
         defaults = Defaults(Images("head:1", "gateway:1", "cpu:1", "cuda:1"))
         to = ReconcileSettings(
             defaults, lambda _, name: f"serve://{name}", lambda _, name: f"gateway://{name}", RESYNC_S
