@@ -10,17 +10,16 @@ from typing import Any, Final
 
 from opentelemetry.trace import Span, Tracer
 
-from tradewind_operator.api import Api
+from tradewind_operator.api_server import ApiServer
 from tradewind_operator.desired.metadata import is_ours
 from tradewind_operator.desired.world import Manifest
-from tradewind_operator.errors import Conflict, Invalid, NotFound, NotOurs, NotServed
-from tradewind_operator.kinds import CUSTOM_KINDS, DISRUPTION_BUDGET, resource_of
+from tradewind_operator.errors import AlreadyExists, Conflict, NotFound, NotOurs, NotServed
+from tradewind_operator.kinds import CUSTOM_KINDS, DISRUPTION_BUDGET, POD, RAY_CLUSTER, resource_of
 from tradewind_operator.kinds import Resource as Kind
-from tradewind_operator.plan import ObjectRef, Patch, Plan
+from tradewind_operator.planning.objects import ObjectRef, ObjectsPlan, Observed
 from tradewind_operator.policy.finalizers import FinalizerChange
 from tradewind_operator.policy.namespace import Entry
 from tradewind_operator.policy.verdict import Key
-from tradewind_operator.reading import Observed
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +29,12 @@ _AT_ONCE: Final = 8
 class Applier:
     """Applies, deletes and patches, in the plan's order, with a span for each."""
 
-    def __init__(self, api: Api, tracer: Tracer) -> None:
+    def __init__(self, api: ApiServer, tracer: Tracer) -> None:
         self._api = api
         self._tracer = tracer
         self._unserved: set[str] = set()
 
-    async def carry_out(self, plan: Plan, cluster: str, observed: Observed) -> None:
+    async def carry_out(self, plan: ObjectsPlan, cluster: str, observed: Observed) -> None:
         """Do all of it, and bring `observed` up to date.
 
         Raises:
@@ -48,9 +47,48 @@ class Applier:
         for ref in plan.delete:
             with self._span("delete", ref.kind, ref.name):
                 await self._delete(ref, observed)
-        for patch in plan.resize:
-            with self._span("resize", patch.ref.kind, patch.ref.name):
-                await self._resize(patch, observed)
+
+    async def create_cluster(self, manifest: Manifest, cluster: str, observed: Observed) -> None:
+        """Make a RayCluster. It is not applied: from then on its groups are the autoscaler's, too.
+
+        Raises:
+            NotOurs: someone else has one of that name.
+            ApiError: the API server refused it.
+        """
+        ref = ObjectRef.of(manifest)
+        with self._span("create", ref.kind, ref.name):
+            try:
+                observed[ref] = await self._api.create(manifest)
+            except AlreadyExists:
+                await self._check_owner(RAY_CLUSTER, ref, cluster)
+
+    async def patch_cluster(self, ref: ObjectRef, patch: Mapping[str, Any], observed: Observed) -> bool:
+        """Merge a patch into a RayCluster. Returns False when it was written since it was read, or is gone.
+
+        Raises:
+            ApiError: the API server refused it.
+        """
+        with self._span("patch", ref.kind, ref.name):
+            try:
+                observed[ref] = await self._api.merge_patch(RAY_CLUSTER, ref.namespace, ref.name, patch)
+            except (NotFound, Conflict) as error:
+                logger.info("not patched: %s", error)
+                observed.pop(ref, None)
+                return False
+        return True
+
+    async def delete_cluster(self, ref: ObjectRef, observed: Observed) -> None:
+        """Delete a RayCluster and its pods. Raises ApiError."""
+        with self._span("delete", ref.kind, ref.name):
+            await self._delete(ref, observed)
+
+    async def label_pods(self, namespace: str, changes: Mapping[str, Mapping[str, str | None]]) -> None:
+        """Change labels by pod; one that is gone is left alone. Raises ApiError."""
+        for name, labels in changes.items():
+            try:
+                await self._api.merge_patch(POD, namespace, name, {"metadata": {"labels": dict(labels)}})
+            except (NotFound, Conflict) as error:
+                logger.info("not labelled: %s", error)
 
     async def change_finalizers(
         self, namespace: str, changes: Iterable[FinalizerChange], entries: Mapping[Key, Entry]
@@ -118,15 +156,6 @@ class Applier:
         except (NotFound, Conflict) as error:
             logger.info("nothing to delete: %s", error)
         observed.pop(ref)
-
-    async def _resize(self, patch: Patch, observed: Observed) -> None:
-        ref, kind = patch.ref, resource_of(observed[patch.ref])
-        try:
-            observed[ref] = await self._api.json_patch(kind, ref.namespace, ref.name, patch.operations)
-        except (NotFound, Invalid) as error:
-            # Its groups have moved, or it is gone: the next full look sees what there is.
-            logger.info("not resized: %s", error)
-            observed.pop(ref)
 
     def _span(self, verb: str, kind: str, name: str) -> AbstractContextManager[Span]:
         return self._tracer.start_as_current_span(

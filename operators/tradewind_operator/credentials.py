@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from tradewind.compiler.secret_names import SecretUse
-from tradewind_operator.api import Api
+from tradewind_operator.api_server import ApiServer
 from tradewind_operator.desired import names
 from tradewind_operator.desired.metadata import is_ours, own_marks, owned_labels, owner_reference
 from tradewind_operator.errors import AlreadyExists, NotFound, NotOurs
@@ -57,7 +57,7 @@ class ClusterSecrets:
 
     def __init__(
         self,
-        api: Api,
+        api: ApiServer,
         namespace: str,
         cluster: str,
         uid: str,
@@ -150,7 +150,7 @@ class ClusterSecrets:
         return Credentials(token.decode("latin-1"), internal.decode("latin-1"), key, created)
 
 
-async def read_secrets(api: Api, namespace: str, wanted: Iterable[str]) -> Values:
+async def read_secrets(api: ApiServer, namespace: str, wanted: Iterable[str]) -> Values:
     """The Secrets of these names, each read once, a few at a time. Raises ApiError."""
     gate = asyncio.Semaphore(_AT_ONCE)
 

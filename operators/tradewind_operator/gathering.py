@@ -7,19 +7,25 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from tradewind_operator.api import Api
+from tradewind_operator.api_server import ApiServer
 from tradewind_operator.credentials import ClusterSecrets, Values, digest_values, read_secrets
-from tradewind_operator.kinds import CUSTOM
+from tradewind_operator.kinds import CUSTOM, RAY_CLUSTER
 from tradewind_operator.memory import Memory
 from tradewind_operator.policy.decide import decide
 from tradewind_operator.policy.images import AllowedImages
 from tradewind_operator.policy.namespace import Namespace
 from tradewind_operator.policy.secrets import wanted_secrets
-from tradewind_operator.reading import read_documents, read_owned, read_service, service_ref
-from tradewind_operator.routing import Key
+from tradewind_operator.reading import (
+    read_documents,
+    read_earlier,
+    read_owned,
+    read_pods,
+    read_ray_clusters,
+)
 from tradewind_operator.status.conditions import ACCEPTED, FALSE, condition_of
+from tradewind_operator.wakeups import Key
 
-_SECRETS_PER_S: Final = 5.0
+_SECRETS_PER_S: Final = 50.0
 """People's Secrets are read again at this rate at most, however many there are."""
 
 Homes = Callable[[str, Iterable[str]], None]
@@ -31,54 +37,75 @@ class Gatherer:
 
     Args:
         resync_s: what was read is believed for so long, unless a watch has told otherwise.
+        secrets_s: people's Secrets are believed for so long: nothing watches them, and a key that was taken
+            out of one must soon open nothing any more.
     """
 
-    def __init__(self, api: Api, allowed: AllowedImages, resync_s: float, homes: Homes) -> None:
+    def __init__(
+        self, api: ApiServer, allowed: AllowedImages, resync_s: float, homes: Homes, secrets_s: float = 1.0
+    ) -> None:
         self._api = api
         self._allowed = allowed
         self._resync_s = resync_s
+        self._secrets_s = secrets_s
         self._homes = homes
         self._no_hash_key = secrets.token_bytes(32)
 
-    async def gather(self, key: Key, memory: Memory, now: float) -> None:
+    async def gather(self, key: Key, memory: Memory, now: float) -> bool:
         """Read what is due and decide where there is something new.
+
+        Returns whether there is something to carry out or to look at.
 
         Raises:
             OperatorError: something could not be read.
         """
-        full = now - memory.full_at >= self._resync_s
+        full, looks = now - memory.full_at >= self._resync_s, now >= memory.look_at
         if full:
             memory.observed = await read_owned(self._api, key.namespace, key.cluster)
-        else:
-            service = await read_service(self._api, key.namespace, key.cluster)
-            ref = service_ref(key.namespace, key.cluster)
-            memory.observed.pop(ref, None)
-            if service is not None:
-                memory.observed[ref] = service
-        if full or memory.changed or memory.decision is None:
-            if full or memory.decision is None:
-                memory.mark()
+            memory.earlier = await read_earlier(self._api, key.namespace, key.cluster)
+        elif looks or memory.changed:
+            kept = {ref: there for ref, there in memory.observed.items() if ref.kind != RAY_CLUSTER.kind}
+            memory.observed = kept | await read_ray_clusters(self._api, key.namespace, key.cluster)
+        if full or memory.decision is None:
+            memory.mark()
+        decided = await self._decide(key, memory, now, full=full)
+        if decided and _refuses_more(memory):
+            # News of a kind may be ahead of those of another that they go with.
+            memory.mark()
             await self._decide(key, memory, now, full=full)
-            if _refuses_more(memory):
-                # News of a kind may be ahead of those of another that they go with.
-                memory.mark()
-                await self._decide(key, memory, now, full=full)
+        if full or looks or decided:
+            memory.pods = await read_pods(self._api, key.namespace, key.cluster)
         if full:
             memory.full_at = now
+        return full or looks or decided
 
-    async def _decide(self, key: Key, memory: Memory, now: float, *, full: bool) -> None:
-        # Before the reading: what changes while it is done counts as new.
-        kinds, memory.stale = memory.stale, set()
-        documents = await read_documents(self._api, key.namespace, kinds, memory.documents)
-        memory.documents, memory.listed_all = documents, kinds >= set(CUSTOM)
-        namespace = await asyncio.to_thread(Namespace.of, documents)
+    def secrets_due(self, memory: Memory) -> float:
+        """When people's Secrets are to be read again."""
+        names = {item.name for item in memory.wanted}
+        return memory.secrets_at + max(self._secrets_s, len(names) / _SECRETS_PER_S)
+
+    async def _decide(self, key: Key, memory: Memory, now: float, *, full: bool) -> bool:
+        """Returns whether there was anything new to decide."""
+        changed = memory.changed
+        if changed:
+            # Before the reading: what changes while it is done counts as new.
+            kinds, memory.stale = memory.stale, set()
+            documents = await read_documents(self._api, key.namespace, kinds, memory.documents)
+            memory.documents, memory.listed_all = documents, kinds >= set(CUSTOM)
+            memory.namespace = await asyncio.to_thread(Namespace.of, documents)
+        namespace = memory.namespace
+        assert namespace is not None
+        before = dict(memory.secrets)
         values = await self._read_secrets(key, namespace, memory, now, full=full)
+        if not changed and memory.secrets == before:
+            return False
         memory.decision = await asyncio.to_thread(
             decide, key.cluster, namespace, memory.secrets, self._allowed
         )
         self._homes(key.namespace, namespace.homes())
         if memory.decision.compiled is not None:
             await self._put_tokens(key, namespace, memory, values)
+        return True
 
     async def _read_secrets(
         self, key: Key, namespace: Namespace, memory: Memory, now: float, *, full: bool
@@ -92,8 +119,7 @@ class Gatherer:
             memory.credentials = await ClusterSecrets(self._api, *key, uid).ensure()
         hash_key = memory.credentials.hash_key if memory.credentials is not None else self._no_hash_key
         wanted = wanted_secrets(namespace)
-        interval = max(self._resync_s, len({item.name for item in wanted}) / _SECRETS_PER_S)
-        due = now - memory.secrets_at >= interval or before is None or before.hash_key != hash_key
+        due = now >= self.secrets_due(memory) or before is None or before.hash_key != hash_key
         names = {item.name for item in (wanted if due else wanted - memory.wanted)}
         values = await read_secrets(self._api, key.namespace, names)
         fresh = dict(digest_values((item for item in wanted if item.name in names), values, hash_key))
@@ -101,7 +127,9 @@ class Gatherer:
         kept = {place: value for place, value in memory.secrets.items() if place in places}
         memory.secrets, memory.wanted = kept | fresh, wanted
         if due:
-            memory.secrets_at, memory.tokens = now, None
+            memory.secrets_at = now
+        if full:
+            memory.tokens = None
         return values
 
     async def _put_tokens(self, key: Key, namespace: Namespace, memory: Memory, values: Values) -> None:

@@ -48,8 +48,10 @@ MODEL_DEPLOYMENT: Final = Resource(TRADEWIND, "ModelDeployment", "modeldeploymen
 MODEL_ROUTE: Final = Resource(TRADEWIND, "ModelRoute", "modelroutes")
 TENANT: Final = Resource(TRADEWIND, "Tenant", "tenants")
 RAY_SERVICE: Final = Resource("ray.io/v1", "RayService", "rayservices")
+"""Of an earlier release: looked for, and left alone."""
 RAY_CLUSTER: Final = Resource("ray.io/v1", "RayCluster", "rayclusters")
 SERVICE: Final = Resource("v1", "Service", "services")
+POD: Final = Resource("v1", "Pod", "pods")
 SECRET: Final = Resource("v1", "Secret", "secrets")
 CONFIG_MAP: Final = Resource("v1", "ConfigMap", "configmaps")
 SERVICE_ACCOUNT: Final = Resource("v1", "ServiceAccount", "serviceaccounts")
@@ -62,9 +64,9 @@ EVENT: Final = Resource("events.k8s.io/v1", "Event", "events")
 CUSTOM: Final = (SERVING_CLUSTER, MODEL_DEPLOYMENT, MODEL_ROUTE, TENANT)
 """Tradewind's own kinds."""
 CUSTOM_KINDS: Final = {resource.kind: resource for resource in CUSTOM}
-WATCHED: Final = (*CUSTOM, RAY_SERVICE)
+WATCHED: Final = (*CUSTOM, RAY_CLUSTER)
 OWNED: Final = (
-    RAY_SERVICE,
+    RAY_CLUSTER,
     SERVICE,
     SERVICE_ACCOUNT,
     DISRUPTION_BUDGET,
@@ -76,7 +78,7 @@ the operator may not list them."""
 
 _ALL: Final = {
     (resource.api_version, resource.kind): resource
-    for resource in (*WATCHED, *OWNED, RAY_CLUSTER, SECRET, CONFIG_MAP, LEASE, EVENT)
+    for resource in (*WATCHED, *OWNED, RAY_SERVICE, POD, SECRET, CONFIG_MAP, LEASE, EVENT)
 }
 
 

@@ -25,7 +25,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt
 from tenacity.wait import wait_exponential, wait_random
 
-from tradewind_operator import answers
+from tradewind_operator import api_answers
 from tradewind_operator.errors import ApiError, SettingsError, Unreachable
 from tradewind_operator.kinds import Resource, resource_of
 
@@ -215,11 +215,13 @@ class Kube:
         return await self._write("patch", resource, "PATCH", namespace, name, query, patch, _MERGE)
 
     async def put_status(
-        self, resource: Resource, namespace: str, name: str, uid: str, status: Mapping[str, Any]
+        self, resource: Resource, namespace: str, name: str, uid: str, version: str, status: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """The whole status of exactly this object; raises Invalid when another has its name now."""
+        """The whole status of exactly this object; raises Invalid when another has its name now, and
+        Conflict when it is no longer of this resourceVersion."""
         patch: list[dict[str, Any]] = [
             {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
             {"op": "add", "path": "/status", "value": status},
         ]
         return await self.json_patch(resource, namespace, name, patch, subresource="status")
@@ -303,7 +305,7 @@ class Kube:
             finally:
                 if self._observe is not None:
                     self._observe(verb, plural, status)
-            return answers.read(what, status, headers, data, secret=plural == "secrets")
+            return api_answers.read(what, status, headers, data, secret=plural == "secrets")
 
         # A copy per call: the object keeps the state of what it runs.
         result: dict[str, Any] = await self._retrying.copy()(once)

@@ -39,7 +39,7 @@ class Leases(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LeaseTerms:
     """Which Lease, and its times in seconds: retry_s < renew_s < duration_s."""
 
     namespace: str
@@ -56,7 +56,7 @@ class Elector:
     def __init__(
         self,
         leases: Leases,
-        terms: Terms,
+        terms: LeaseTerms,
         *,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),

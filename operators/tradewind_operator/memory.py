@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from tradewind.compiler.secret_names import SecretUse
 from tradewind_operator.credentials import Credentials
 from tradewind_operator.kinds import CUSTOM, Resource
+from tradewind_operator.planning.objects import Observed
 from tradewind_operator.policy.decision import Decision
-from tradewind_operator.policy.namespace import Documents
+from tradewind_operator.policy.namespace import Documents, Namespace
 from tradewind_operator.policy.secrets import SecretValues, WantedSecret
-from tradewind_operator.reading import Observed
-from tradewind_operator.status.live import Live, Upgrade
+from tradewind_operator.status.live import Live
+from tradewind_operator.status.pods import PodSeen
 
 NEVER = float("-inf")
 
@@ -37,9 +38,19 @@ class Memory:
     tokens: frozenset[SecretUse] | None = None
     """What `NAME-tokens` was written for; None: not looked at."""
     decision: Decision | None = None
+    namespace: Namespace | None = None
+    """What the documents were read as."""
     observed: Observed = field(default_factory=dict)
-    live: Live = field(default_factory=Live)
-    upgrade: Upgrade = field(default_factory=Upgrade)
+    pods: tuple[PodSeen, ...] | None = None
+    """As they were listed last; None: they could not be."""
+    lives: dict[str, Live] = field(default_factory=dict)
+    """What each RayCluster said last."""
+    answered: dict[str, float] = field(default_factory=dict)
+    """When a gateway of each was reached last, or first looked for."""
+    earlier: str | None = None
+    """RayService of an earlier release."""
+    look_at: float = NEVER
+    """When the Ray clusters are to be looked at next."""
 
     @property
     def changed(self) -> bool:
@@ -53,4 +64,4 @@ class Memory:
     def distrust(self) -> None:
         """Look at everything anew next time."""
         self.mark()
-        self.full_at = NEVER
+        self.full_at = self.look_at = NEVER

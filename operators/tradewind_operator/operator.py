@@ -28,19 +28,18 @@ from tradewind_operator.errors import ApiError, SettingsError
 from tradewind_operator.events import Events
 from tradewind_operator.gathering import Gatherer
 from tradewind_operator.health import HealthServer, Probes
-from tradewind_operator.kinds import CUSTOM, RAY_SERVICE, WATCHED, Resource
+from tradewind_operator.kinds import CUSTOM, RAY_CLUSTER, WATCHED, Resource
 from tradewind_operator.kube import Connection, Kube, connect
-from tradewind_operator.leader import Elector
-from tradewind_operator.leader import Terms as LeaseTerms
-from tradewind_operator.live import LiveReader
+from tradewind_operator.leader import Elector, LeaseTerms
 from tradewind_operator.metrics import OperatorMetrics
 from tradewind_operator.policy.images import AllowedImages
 from tradewind_operator.publish import Publisher
 from tradewind_operator.queue import WorkQueue
-from tradewind_operator.reconcile import Reconciler, Terms
+from tradewind_operator.reconcile import Reconciler, ReconcileSettings
 from tradewind_operator.release_cluster import Place, ReleaseCluster
-from tradewind_operator.routing import Key, Router
 from tradewind_operator.settings import ALL_NAMESPACES, Settings
+from tradewind_operator.tending import Tender
+from tradewind_operator.wakeups import Key, Wakeups
 from tradewind_operator.watching import Heartbeats, Scope, Watches, missing, quiet_kopf
 
 logger = logging.getLogger(__name__)
@@ -80,8 +79,8 @@ class Operator:
         self._lease_kube = Kube(
             connection, attempts=1, timeout_s=_LEASE_CALL_S, observe=self.metrics.requested
         )
-        self._eyes = LiveReader()
-        self._router = Router()
+        self._tender = Tender()
+        self._wakeups = Wakeups()
         self._reconciler = self._make_reconciler(identity, tracing)
         self.queue: WorkQueue[Key] = WorkQueue(self._reconciler, workers=settings.workers)
         self._watches = Watches(connection, self._scope(connection), self._seen, self._await_kinds)
@@ -141,17 +140,19 @@ class Operator:
 
     async def close(self) -> None:
         """Give up connections and the port."""
-        for part in (self.health.stop(), self._eyes.close(), self._kube.close(), self._lease_kube.close()):
+        for part in (self.health.stop(), self._tender.close(), self._kube.close(), self._lease_kube.close()):
             await part
 
     def _seen(self, kind: Resource, change: str | None, body: dict[str, Any]) -> None:
-        for key in self._router.seen(kind, change, body):
+        for key in self._wakeups.seen(kind, change, body):
             if kind in CUSTOM:
                 self._reconciler.changed(key, kind)
+            else:
+                self._reconciler.woken(key)
             self.queue.add(key)
 
     def _know(self, namespace: str, clusters: Any) -> None:
-        for key in self._router.know(namespace, clusters):
+        for key in self._wakeups.know(namespace, clusters):
             self.queue.add(key)
 
     def _unready(self) -> list[str]:
@@ -185,23 +186,30 @@ class Operator:
         return Scope(
             kinds=WATCHED,
             namespaces=() if ALL_NAMESPACES in namespaces else namespaces,
-            selectors={RAY_SERVICE: f"{names.MANAGED_BY_LABEL}={names.MANAGER}"},
+            selectors={RAY_CLUSTER: f"{names.MANAGED_BY_LABEL}={names.MANAGER}"},
             period_s=settings.watch_seconds,
         )
 
     def _make_reconciler(self, identity: str, tracing: Tracing) -> Reconciler:
         settings = self._settings
-        terms = Terms(
+        terms = ReconcileSettings(
             defaults=defaults_of(settings),
             serve_url=settings.serve_url,
             gateway_url=settings.endpoint,
             resync_s=settings.resync_seconds,
             active_resync_s=settings.active_resync_seconds,
+            look_s=settings.look_seconds,
         )
-        gatherer = Gatherer(self._kube, allowed_images(settings), settings.resync_seconds, self._know)
+        gatherer = Gatherer(
+            self._kube,
+            allowed_images(settings),
+            settings.resync_seconds,
+            self._know,
+            settings.secret_seconds,
+        )
         publisher = Publisher(self._kube, Events(self._kube, identity))
         tracer = tracing.provider.get_tracer("tradewind.operator")
-        return Reconciler(self._kube, gatherer, self._eyes, publisher, terms, self.metrics, tracer)
+        return Reconciler(self._kube, gatherer, self._tender, publisher, terms, self.metrics, tracer)
 
     def _make_release(self, connection: Connection, identity: str) -> ReleaseCluster | None:
         config_map = self._settings.cluster_config_map

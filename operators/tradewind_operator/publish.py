@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from tradewind.telemetry.redaction import redact
-from tradewind_operator.api import Api
-from tradewind_operator.errors import Invalid, NotFound, OperatorError
+from tradewind_operator.api_server import ApiServer
+from tradewind_operator.errors import Conflict, Invalid, NotFound, OperatorError
 from tradewind_operator.events import Events
 from tradewind_operator.kinds import CUSTOM_KINDS
 from tradewind_operator.policy.namespace import Entry
@@ -39,15 +39,13 @@ def statuses_of(seen: Observation) -> Statuses:
     entries = seen.decision.entries.values()
     models = {e.name: deployment_status(e, seen) for e in entries if e.kind == "ModelDeployment"}
     ready = answering(models)
-    found: Statuses = {("ModelDeployment", name): status for name, status in models.items()}
-    for entry in entries:
-        if entry.kind == "ModelRoute":
-            found[entry.key] = route_status(entry, seen, ready)
-        elif entry.kind == "Tenant":
-            found[entry.key] = tenant_status(entry, seen)
-        elif entry.kind == "ServingCluster":
-            found[entry.key] = cluster_status(entry, seen)
-    return found
+    writers: dict[str, Callable[[Entry], dict[str, Any]]] = {
+        "ModelDeployment": lambda entry: models[entry.name],
+        "ModelRoute": lambda entry: route_status(entry, seen, ready),
+        "Tenant": lambda entry: tenant_status(entry, seen),
+        "ServingCluster": lambda entry: cluster_status(entry, seen),
+    }
+    return {entry.key: writers[entry.kind](entry) for entry in entries}
 
 
 def is_settled(statuses: Statuses) -> bool:
@@ -77,7 +75,7 @@ def safe_text(error: Exception) -> str:
 class Publisher:
     """Writes statuses and Events."""
 
-    def __init__(self, api: Api, events: Events) -> None:
+    def __init__(self, api: ApiServer, events: Events) -> None:
         self._api = api
         self._events = events
 
@@ -88,14 +86,14 @@ class Publisher:
         statuses: Statuses,
         trace: str,
         overtaken: Callable[[], bool] = lambda: False,
-    ) -> int:
+    ) -> bool:
         """Write the statuses that differ from the documents', which are brought up to date.
 
         Args:
             overtaken: something has changed that matters more than the rest of many statuses, which the
                 next reconcile writes; some are written all the same.
 
-        Returns how many were written.
+        Returns whether all were: one whose resource was changed since it was read is not.
 
         Raises:
             ApiError: the API server could not be asked.
@@ -113,14 +111,17 @@ class Publisher:
             for key, status in statuses.items()
             if changed(entries[key].document.get("status"), status)
         ]
-        return sum(await asyncio.gather(*differing))
+        return all(await asyncio.gather(*differing))
 
     async def _write(self, entry: Entry, namespace: str, status: dict[str, Any], trace: str) -> bool:
         document: Any = entry.document
-        uid = str(document["metadata"]["uid"])
+        uid, version = (str(document["metadata"][field]) for field in ("uid", "resourceVersion"))
         try:
-            await self._api.put_status(CUSTOM_KINDS[entry.kind], namespace, entry.name, uid, status)
-        except NotFound:
+            written = await self._api.put_status(
+                CUSTOM_KINDS[entry.kind], namespace, entry.name, uid, version, status
+            )
+        except (NotFound, Conflict):
+            # Gone, or written by someone since it was read: the next reconcile reads it anew.
             return False
         except Invalid as error:
             # Another object of its name by now, or a bug of ours: neither may stop the others.
@@ -128,6 +129,7 @@ class Publisher:
             return False
         notes = transitions(entry.key, document.get("status"), status)
         document["status"] = status
+        document["metadata"]["resourceVersion"] = written["metadata"]["resourceVersion"]
         for note in notes:
             await self.tell(entry, note, trace)
         return True

@@ -1,15 +1,18 @@
-"""One reconcile of one ServingCluster: read, decide, apply, look, tell.
+"""One reconcile of one ServingCluster: read, decide, send live data, carry out, look, tell.
 
 Level-triggered: what is done depends on what is there, never on which event came. How much is read depends
-on what is known to have changed, so that a change costs few requests:
+on what is known to have changed:
 
 - everything (custom resources, Secrets, all that the cluster owns) at first, after a failure, and every
   `resyncSeconds`, which catches whatever no watch has told;
-- the custom resources of the kinds that have changed, and the RayService;
-- the RayService alone when only that has changed, or something is on its way.
+- the custom resources of the kinds that have changed, the RayClusters and the pods;
+- the RayClusters and the pods alone when only those have changed, something is on its way, or it is time to
+  look whether all is well;
+- the Secrets that resources name, between those, because nothing watches them.
 
-The steps of pure computation run in a thread: with a thousand models they take long enough for a Lease or
-a probe to be late.
+Live data (routes, weights, keys, limits) is sent to every Ray cluster before anything else is done, and each
+part goes on where another fails. The steps of pure computation run in a thread: with a thousand models they
+take long enough for a Lease or a probe to be late.
 """
 
 from __future__ import annotations
@@ -18,25 +21,32 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Final, Protocol
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
 
 from opentelemetry.trace import Span, StatusCode, Tracer, format_trace_id
 
-from tradewind_operator.api import Api
+from tradewind.rayapi.client import ControlError
+from tradewind_operator.api_server import ApiServer
 from tradewind_operator.apply import Applier
 from tradewind_operator.credentials import Credentials
+from tradewind_operator.desired import names
 from tradewind_operator.desired.objects import desired_objects
-from tradewind_operator.desired.world import ClusterWorld, Defaults
+from tradewind_operator.desired.raycluster import ray_cluster
+from tradewind_operator.desired.world import ClusterWorld, Defaults, Manifest
 from tradewind_operator.errors import Conflict, NotFound, OperatorError, Unreachable
 from tradewind_operator.gathering import Gatherer
-from tradewind_operator.kinds import RAY_SERVICE, SERVING_CLUSTER
+from tradewind_operator.kinds import RAY_CLUSTER, SERVING_CLUSTER
 from tradewind_operator.kinds import Resource as Kind
 from tradewind_operator.kube import calls_made
-from tradewind_operator.memory import Memory
-from tradewind_operator.plan import Plan, plan
+from tradewind_operator.memory import NEVER, Memory
+from tradewind_operator.planning.clusters import ClustersPlan, Evidence, Known, plan_clusters
+from tradewind_operator.planning.differences import Demand, demand_of
+from tradewind_operator.planning.groups import Used, config_format, group_names, patch_of
+from tradewind_operator.planning.moves import GATEWAY
+from tradewind_operator.planning.objects import ObjectRef, annotations_of, plan_objects
 from tradewind_operator.policy.decision import Decision
 from tradewind_operator.policy.finalizers import finalizer_changes
 from tradewind_operator.policy.namespace import read_entry
@@ -48,23 +58,33 @@ from tradewind_operator.publish import (
     statuses_of,
     with_error,
 )
-from tradewind_operator.reading import read_ray_clusters, service_ref
-from tradewind_operator.routing import Key
-from tradewind_operator.status.cluster import cluster_status
+from tradewind_operator.status.cluster import clusters_of
 from tradewind_operator.status.draining import ended
-from tradewind_operator.status.live import Live, Upgrade, UpgradeState
+from tradewind_operator.status.live import Live
 from tradewind_operator.status.observation import Observation
+from tradewind_operator.status.pods import model_labels
+from tradewind_operator.status.raycluster import RayClusterState
 from tradewind_operator.status.transitions import WARNING, EventNote
+from tradewind_operator.tending import Charge
+from tradewind_operator.wakeups import Key
 
 logger = logging.getLogger(__name__)
 
 _SOON_S: Final = 0.2
+_EFFECT_S: Final = 0.3
+"""From a configuration that was sent to a look whether it has effect."""
+_LOST_S: Final = 30.0
+"""A cluster of which no gateway was reached for so long is believed to serve nobody."""
+_LINGER_S: Final = 60.0
+"""A retired cluster stays at least so long: callers keep connections."""
 
 
-class Eyes(Protocol):
-    """Reads what a platform says about itself; never fails."""
+class ClusterTender(Protocol):
+    """Sends what is missing to a Ray cluster, and reads what it says; never fails. See `tending.Tender`."""
 
-    async def read(self, serve_url: str, gateway_url: str, credentials: Credentials) -> Live: ...
+    async def tend(
+        self, charge: Charge, credentials: Credentials, first: Callable[[], Awaitable[None]]
+    ) -> Live: ...
 
 
 class Metrics(Protocol):
@@ -74,15 +94,16 @@ class Metrics(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ReconcileSettings:
     """What the settings say about reconciles."""
 
     defaults: Defaults
     serve_url: Callable[[str, str], str]
-    """Of namespace and cluster."""
+    """Of namespace and RayCluster."""
     gateway_url: Callable[[str, str], str]
     resync_s: float = 30.0
     active_resync_s: float = 2.0
+    look_s: float = 5.0
 
 
 class Reconciler:
@@ -90,11 +111,11 @@ class Reconciler:
 
     def __init__(
         self,
-        api: Api,
+        api: ApiServer,
         gatherer: Gatherer,
-        eyes: Eyes,
+        tender: ClusterTender,
         publisher: Publisher,
-        terms: Terms,
+        settings: ReconcileSettings,
         metrics: Metrics,
         tracer: Tracer,
         *,
@@ -103,9 +124,9 @@ class Reconciler:
     ) -> None:
         self._api = api
         self._gatherer = gatherer
-        self._eyes = eyes
+        self._tender = tender
         self._publisher = publisher
-        self._terms = terms
+        self._settings = settings
         self._metrics = metrics
         self._tracer = tracer
         self._applier = Applier(api, tracer)
@@ -117,6 +138,11 @@ class Reconciler:
         """Custom resources of its namespace, of these kinds or of any, have changed: the decision is old."""
         if (memory := self._memories.get(key)) is not None:
             memory.mark(*kinds)
+
+    def woken(self, key: Key) -> None:
+        """A RayCluster has changed: it is time to look."""
+        if (memory := self._memories.get(key)) is not None:
+            memory.look_at = NEVER
 
     async def __call__(self, key: Key) -> float | None:
         """Returns seconds until the key is due again by itself; None when there is nothing of it.
@@ -148,12 +174,14 @@ class Reconciler:
 
     async def _reconcile(self, key: Key, memory: Memory, trace: str) -> float | None:
         created_before = memory.credentials is not None
-        await self._gatherer.gather(key, memory, self._clock())
+        busy = await self._gatherer.gather(key, memory, self._clock())
         decision = memory.decision
         assert decision is not None
         if not decision.entries:
             del self._memories[key]
             return None
+        if not busy:
+            return self._next_due(memory)
         try:
             await self._applier.change_finalizers(
                 key.namespace, finalizer_changes(decision, ()), decision.entries
@@ -162,62 +190,202 @@ class Reconciler:
             memory.mark()
             return _SOON_S
         await self._tell_of_credentials(memory, decision, trace, known=created_before)
-        problem, waiting = await self._bring_in(key, memory, decision, trace)
-        memory.live = await self._look(key, memory)
-        seen = self._observe(key, memory, decision)
+        world = self._world(key, decision) if memory.earlier is None else None
+        wanted = await asyncio.to_thread(ray_cluster, world) if world is not None else None
+        await self._tend(key, memory, decision, wanted)
+        seen, problem = await self._bring_in(key, memory, decision, world, wanted)
         statuses = await asyncio.to_thread(statuses_of, seen)
         own = ("ServingCluster", key.cluster)
-        if problem is not None:
+        if problem is not None and own in statuses:
             statuses[own] = with_error(statuses[own], decision.entries[own], problem, self._now())
-        await self._publisher.publish(
+        complete = await self._publisher.publish(
             decision.entries, key.namespace, statuses, trace, overtaken=lambda: memory.changed
         )
+        if not complete:
+            memory.mark()
         await self._release(key, memory, seen)
         if problem is not None:
             raise problem
-        return self._again(statuses, decision, waiting=waiting)
+        return self._again(memory, statuses, seen)
+
+    async def _tend(self, key: Key, memory: Memory, decision: Decision, wanted: Manifest | None) -> None:
+        """Every Ray cluster gets the live data of now, whatever else is the matter; and says how it is."""
+        clusters = _clusters(memory)
+        credentials = memory.credentials
+        if credentials is None:
+            memory.lives = {}
+            return
+        made = [
+            self._tender.tend(
+                self._charge(key, memory, decision, wanted, there),
+                credentials,
+                lambda name=name: self._configured(key, memory, name),  # type: ignore[misc]
+            )
+            for name, there in clusters.items()
+        ]
+        memory.lives = dict(zip(clusters, await asyncio.gather(*made), strict=True))
+        now = self._clock()
+        before = memory.answered
+        memory.answered = {
+            name: now if live.gateway is not None else before.get(name, now)
+            for name, live in memory.lives.items()
+        }
+
+    def _charge(
+        self, key: Key, memory: Memory, decision: Decision, wanted: Manifest | None, there: Manifest
+    ) -> Charge:
+        name = str(there["metadata"]["name"])
+        ready = Counter(
+            pod.group for pod in memory.pods or () if pod.ray_cluster == name and pod.ready and not pod.ending
+        )
+        spec = decision.spec
+        wants = names.CLUSTER_GATEWAYS if spec is None else spec.gateway.replicas or names.CLUSTER_GATEWAYS
+        readable = config_format(there) == names.CONFIG_FORMAT
+        return Charge(
+            name=name,
+            serve_url=self._settings.serve_url(key.namespace, name),
+            gateway_url=self._settings.gateway_url(key.namespace, name),
+            groups=tuple(group_names(there)),
+            wanted=tuple(group_names(wanted)) if wanted is not None else (),
+            up=frozenset(group for group, count in ready.items() if count >= wants),
+            compiled=decision.compiled if readable and wanted is not None else None,
+            retired=names.RETIRED_ANNOTATION in annotations_of(there),
+        )
+
+    async def _configured(self, key: Key, memory: Memory, name: str) -> None:
+        """Note on a RayCluster, before Serve is given applications, that it may have some."""
+        ref = _ref(key, name)
+        there = memory.observed.get(ref)
+        if there is None or names.CONFIGURED_ANNOTATION in annotations_of(there):
+            return
+        mark = {"metadata": {"annotations": {names.CONFIGURED_ANNOTATION: "true"}}}
+        try:
+            memory.observed[ref] = await self._api.merge_patch(RAY_CLUSTER, key.namespace, name, mark)
+        except OperatorError as error:
+            raise ControlError(
+                f"it could not be noted that Serve is configured: {safe_text(error)}"
+            ) from error
 
     async def _bring_in(
-        self, key: Key, memory: Memory, decision: Decision, trace: str
-    ) -> tuple[OperatorError | None, bool]:
-        """Apply what is decided. Returns what went wrong, which must not keep the status from being told,
-        and whether another pass has to follow."""
-        if decision.compiled is None or decision.spec is None:
-            return None, False
-        seen = self._observe(key, memory, decision)
-        world = self._world(key, seen)
-        planned = await asyncio.to_thread(lambda: plan(desired_objects(world), memory.observed))
-        memory.upgrade = _upgrade(planned, memory, seen)
+        self,
+        key: Key,
+        memory: Memory,
+        decision: Decision,
+        world: ClusterWorld | None,
+        wanted: Manifest | None,
+    ) -> tuple[Observation, OperatorError | None]:
+        """Carry out what is decided. Returns what is seen then, and what went wrong, which must not keep the
+        status from being told."""
+        if world is None or wanted is None:
+            return self._observe(memory, decision, None), None
+        plan = plan_clusters(wanted, self._known(memory, decision))
+        serve_config = world.compiled.serve_config
+        demand = await asyncio.to_thread(demand_of, wanted, serve_config)
         try:
-            if memory.upgrade.state is UpgradeState.NEEDED:
-                await self._announce(key, memory, decision, trace)
-            await self._applier.carry_out(planned, key.cluster, memory.observed)
-            if planned.upgrade is not None and planned.upgrade.kind == "in-place":
-                await self._resize(key, memory, world)
+            await self._record(key, memory, decision, plan)
+            await self._carry_out(key, memory, replace(world, active_ray_cluster=plan.active), wanted, plan)
+            await self._label_pods(key, memory)
         except OperatorError as error:
-            return error, False
-        return None, planned.waiting
+            return self._observe(memory, decision, plan, demand), error
+        return self._observe(memory, decision, plan, demand), None
 
-    async def _resize(self, key: Key, memory: Memory, world: ClusterWorld) -> None:
-        """Bring new sizes into the Ray clusters that run."""
-        service = memory.observed.get(service_ref(key.namespace, key.cluster))
-        memory.observed |= await read_ray_clusters(self._api, service)
-        planned = await asyncio.to_thread(lambda: plan(desired_objects(world), memory.observed))
-        await self._applier.carry_out(planned, key.cluster, memory.observed)
+    def _known(self, memory: Memory, decision: Decision) -> Known:
+        entry = decision.entries["ServingCluster", decision.cluster]
+        spec, compiled = decision.spec, decision.compiled
+        assert spec is not None
+        assert compiled is not None
+        annotations = entry.document["metadata"].get("annotations") or {}
+        drain = max((settings.drain_timeout_s for settings in compiled.engines.values()), default=30.0)
+        return Known(
+            clusters=_clusters(memory),
+            recorded=entry.status.get("rayCluster"),
+            approved=spec.upgrade_strategy.type == "NewCluster"
+            or str(annotations.get(names.APPROVE_ANNOTATION, "")),
+            evidence={name: self._evidence(memory, decision, name) for name in memory.lives},
+            linger=timedelta(seconds=max(_LINGER_S, drain + 30.0)),
+            now=self._now(),
+        )
 
-    async def _announce(self, key: Key, memory: Memory, decision: Decision, trace: str) -> None:
-        """Say that a second Ray cluster will be built, before it is."""
+    def _evidence(self, memory: Memory, decision: Decision, name: str) -> Evidence:
+        live, compiled = memory.lives[name], decision.compiled
+        assert compiled is not None
+        gateway = live.gateway
+        if gateway is None:
+            return Evidence(lost=self._clock() - memory.answered[name] > _LOST_S)
+        app = (live.apps or {}).get(GATEWAY)
+        ready = app is not None and app.ready and app.running >= app.wanted
+        reached = {model for model, seen in gateway.deployments.items() if seen.replicas}
+        return Evidence(
+            gateways=ready and gateway.revision == compiled.gateway.revision,
+            models=frozenset(reached & set(compiled.engines)),
+            known=True,
+        )
+
+    async def _record(self, key: Key, memory: Memory, decision: Decision, plan: ClustersPlan) -> None:
+        """Write down which RayCluster serves before anything is done about it.
+
+        Raises:
+            Conflict: the ServingCluster has changed; it is read anew.
+        """
         entry = decision.entries["ServingCluster", key.cluster]
-        status = cluster_status(entry, self._observe(key, memory, decision))
-        await self._publisher.publish(decision.entries, key.namespace, {entry.key: status}, trace)
-        memory.upgrade = Upgrade(UpgradeState.IN_PROGRESS, memory.upgrade.reasons, memory.upgrade.gpus)
+        fields = clusters_of(self._observe(memory, decision, plan))
+        if all(entry.status.get(name) == value for name, value in fields.items()):
+            return
+        document: Any = entry.document
+        status = {**entry.status, **fields}
+        status = {name: value for name, value in status.items() if value is not None}
+        metadata = document["metadata"]
+        try:
+            written = await self._api.put_status(
+                SERVING_CLUSTER,
+                key.namespace,
+                key.cluster,
+                str(metadata["uid"]),
+                str(metadata["resourceVersion"]),
+                status,
+            )
+        except Conflict:
+            memory.mark()
+            raise
+        document["status"] = status
+        metadata["resourceVersion"] = written["metadata"]["resourceVersion"]
 
-    async def _look(self, key: Key, memory: Memory) -> Live:
-        service = memory.observed.get(service_ref(key.namespace, key.cluster))
-        if service is None or memory.credentials is None or not service.get("status"):
-            return Live()
-        serve, gateway = self._terms.serve_url(*key), self._terms.gateway_url(*key)
-        return await self._eyes.read(serve, gateway, memory.credentials)
+    async def _carry_out(
+        self, key: Key, memory: Memory, world: ClusterWorld, wanted: Manifest, plan: ClustersPlan
+    ) -> None:
+        """What is given up goes first, so that its pools are free for what comes."""
+        observed, applier = memory.observed, self._applier
+        for name in plan.delete:
+            await applier.delete_cluster(_ref(key, name), observed)
+        objects = await asyncio.to_thread(desired_objects, world, plan.active, plan.present[1:])
+        await applier.carry_out(plan_objects(objects, observed), key.cluster, observed)
+        if plan.create:
+            await applier.create_cluster(wanted, key.cluster, observed)
+        for name, change in plan.annotate.items():
+            await applier.patch_cluster(
+                _ref(key, name), {"metadata": {"annotations": dict(change)}}, observed
+            )
+        for name in plan.present:
+            there = observed.get(_ref(key, name))
+            if there is None or name in plan.retired:
+                continue
+            patch = patch_of(there, wanted, self._used(memory, name))
+            if patch is not None and not await applier.patch_cluster(_ref(key, name), patch, observed):
+                memory.mark()
+
+    def _used(self, memory: Memory, name: str) -> Used:
+        live, pods = memory.lives.get(name, Live()), memory.pods
+        inhabited = None if pods is None else {pod.group for pod in pods if pod.ray_cluster == name}
+        return Used(live.placed, inhabited)
+
+    async def _label_pods(self, key: Key, memory: Memory) -> None:
+        nodes = {
+            name: {app: status.nodes for app, status in live.apps.items() if app != GATEWAY}
+            for name, live in memory.lives.items()
+            if live.apps is not None
+        }
+        changes = await asyncio.to_thread(model_labels, memory.pods or (), nodes)
+        await self._applier.label_pods(key.namespace, changes)
 
     async def _release(self, key: Key, memory: Memory, seen: Observation) -> None:
         """Let go what has ended."""
@@ -238,7 +406,7 @@ class Reconciler:
         if made is None or not made.created:
             return
         memory.credentials = replace(made, created=False)
-        if not known and not any(ref.kind == RAY_SERVICE.kind for ref in memory.observed):
+        if not known and not _clusters(memory):
             return
         entry = decision.entries.get(("ServingCluster", decision.cluster))
         if entry is not None:
@@ -270,41 +438,62 @@ class Reconciler:
         except Exception as second:
             logger.warning("the failure of %s could not be told: %s", key, safe_text(second))
 
-    def _world(self, key: Key, seen: Observation) -> ClusterWorld:
-        decision, service = seen.decision, seen.service
-        assert decision.spec is not None
-        assert decision.compiled is not None
+    def _world(self, key: Key, decision: Decision) -> ClusterWorld | None:
+        """What the manifests are made from; None while nothing is in force."""
+        if decision.spec is None or decision.compiled is None:
+            return None
         return ClusterWorld(
             name=key.cluster,
             namespace=key.namespace,
             uid=str(decision.entries["ServingCluster", key.cluster].document["metadata"]["uid"]),
             spec=decision.spec,
             compiled=decision.compiled,
-            defaults=self._terms.defaults,
-            active_ray_cluster=service.active if service is not None else None,
+            defaults=self._settings.defaults,
         )
 
-    def _observe(self, key: Key, memory: Memory, decision: Decision) -> Observation:
-        service = memory.observed.get(service_ref(key.namespace, key.cluster))
-        return Observation(decision, service, memory.live, memory.upgrade, self._now())
+    def _observe(
+        self, memory: Memory, decision: Decision, plan: ClustersPlan | None, demand: Demand | None = None
+    ) -> Observation:
+        pods = memory.pods or ()
+        return Observation(
+            decision=decision,
+            now=self._now(),
+            clusters={name: RayClusterState.of(there, pods) for name, there in _clusters(memory).items()},
+            lives=memory.lives,
+            plan=plan,
+            demand=demand or Demand(),
+            earlier=memory.earlier,
+        )
 
-    def _again(self, statuses: Statuses, decision: Decision, *, waiting: bool) -> float:
-        settled = is_settled(statuses) and not waiting and not decision.draining
-        return self._terms.resync_s if settled else self._terms.active_resync_s
+    def _again(self, memory: Memory, statuses: Statuses, seen: Observation) -> float:
+        """Seconds until this is due by itself; notes when the Ray clusters are to be looked at."""
+        plan, moves = seen.plan, seen.moves
+        moving = bool(moves.moving or moves.waiting) or (plan is not None and len(plan.present) > 1)
+        settled = is_settled(statuses) and not moving and not seen.decision.draining
+        wait = self._settings.look_s if settled else self._settings.active_resync_s
+        if any(live.sent for live in seen.lives.values()):
+            wait = min(wait, _EFFECT_S)
+        memory.look_at = self._clock() + wait
+        return self._next_due(memory)
+
+    def _next_due(self, memory: Memory) -> float:
+        dues = [memory.look_at, memory.full_at + self._settings.resync_s]
+        if memory.wanted:
+            dues.append(self._gatherer.secrets_due(memory))
+        return max(_SOON_S, min(dues) - self._clock())
 
 
-def _upgrade(planned: Plan, memory: Memory, seen: Observation) -> Upgrade:
-    """What the status says about a second Ray cluster, until it has taken over."""
-    change = planned.upgrade
-    if change is not None and change.kind == "new-cluster":
-        state = UpgradeState.HELD if change.held else UpgradeState.NEEDED
-        return Upgrade(state, change.reasons, change.gpus)
-    service = seen.service
-    under_way = service is not None and (
-        service.upgrading or not service.current or service.pending is not None
-    )
-    keeps = memory.upgrade.state is UpgradeState.IN_PROGRESS and under_way
-    return memory.upgrade if keeps else Upgrade()
+def _clusters(memory: Memory) -> dict[str, Manifest]:
+    """RayClusters that are there and do not go, by name."""
+    return {
+        ref.name: there
+        for ref, there in sorted(memory.observed.items())
+        if ref.kind == RAY_CLUSTER.kind and not there["metadata"].get("deletionTimestamp")
+    }
+
+
+def _ref(key: Key, name: str) -> ObjectRef:
+    return ObjectRef(RAY_CLUSTER.api_version, RAY_CLUSTER.kind, key.namespace, name)
 
 
 def _describe(span: Span, failure: Exception | None, calls: Counter[str]) -> None:

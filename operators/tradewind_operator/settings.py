@@ -129,9 +129,13 @@ class Settings(BaseSettings):
     """ConfigMap of the operator's own namespace with the ServingCluster of its release, which is kept as
     that says. Absent: there is none."""
     serve_api_url: UrlTemplate = "http://{cluster}-head-svc.{namespace}.svc:8265"
-    """Ray's REST API of a cluster. KubeRay names the head's Service after the RayService."""
-    gateway_url: UrlTemplate = "http://{cluster}.{namespace}.svc:8000"
-    """Endpoint of a cluster, as callers inside Kubernetes reach it."""
+    """Ray's REST API of a RayCluster: KubeRay makes a Service of that name with it."""
+    gateway_url: UrlTemplate = "http://{cluster}-gateways.{namespace}.svc:8000"
+    """Gateways of a RayCluster, which the operator makes a Service for."""
+    secret_seconds: Annotated[float, Field(ge=0.2, le=60)] = 1.0
+    """Secrets that resources name are read this often, or 50 of them a second where there are more."""
+    look_seconds: Annotated[float, Field(ge=0.2, le=60)] = 5.0
+    """Ray clusters are asked how they are this often while nothing changes."""
     resync_seconds: Annotated[float, Field(ge=1, le=3600)] = 30.0
     """Everything is looked at anew this often, changed or not."""
     active_resync_seconds: Annotated[float, Field(ge=0.2, le=60)] = 2.0

@@ -102,6 +102,8 @@ class RayCluster:
     config: Data | None = None
     """What Serve was given last."""
     _apps: dict[str, _App] = field(default_factory=dict)
+    node_ips: dict[str, str] = field(default_factory=dict)
+    """Application → the node that all its replicas are on, where that matters."""
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def head_ready(self, now: float) -> bool:
@@ -150,7 +152,7 @@ class RayCluster:
                 "status": _DEPLOYMENT[status],
                 "message": message,
                 "target_num_replicas": 0 if app.ends else app.wanted,
-                "replicas": [{"state": "RUNNING"}] * self._running(name, app, now),
+                "replicas": [self._replica(name)] * self._running(name, app, now),
             }
             applications[name] = {
                 "name": name,
@@ -160,6 +162,10 @@ class RayCluster:
                 "deployments": {app.deployment["name"]: deployment},
             }
         return {"applications": applications}
+
+    def _replica(self, name: str) -> Data:
+        where = {"node_ip": self.node_ips[name]} if name in self.node_ips else {}
+        return {"state": "RUNNING", **where}
 
     @_alone
     def gateways(self, now: float) -> int:

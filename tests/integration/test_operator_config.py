@@ -1,7 +1,8 @@
-"""What the operator writes is what Ray takes: a RayService's serveConfigV2 on a real Ray, with an engine."""
+"""What the operator writes is what Ray takes: its Serve configuration on a real Ray, with an engine."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -23,8 +24,6 @@ from tradewind.compiler.documents import read_documents
 from tradewind.compiler.world import CLUSTER
 from tradewind.home import HASH_KEY_FILE, TOKEN_FILE
 from tradewind.rayapi.client import ServeControl
-from tradewind_operator.desired.rayservice import ray_service
-from tradewind_operator.desired.world import ClusterWorld, Defaults, Images
 
 pytestmark = pytest.mark.engine
 
@@ -66,17 +65,8 @@ def compiled() -> Compiled:
 
 
 def serve_config() -> str:
-    """As it stands in the RayService."""
-    result = compiled()
-    text = RESOURCES.format(directory="/x")
-    [spec] = [
-        found.resource.spec
-        for found in read_documents([("cluster", text)])
-        if found.resource.kind == "ServingCluster"
-    ]
-    images = Images(head="h", gateway="g", engine_cpu="c", engine_cuda="u")
-    world = ClusterWorld("default", "ns", "uid", spec, result, Defaults(images))
-    return str(ray_service(world)["spec"]["serveConfigV2"])
+    """As it is sent to Ray."""
+    return json.dumps(compiled().serve_config)
 
 
 @dataclass

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Final
 
+from tradewind.compiler.compile import CLUSTER_GATEWAYS as _CLUSTER_GATEWAYS
 from tradewind.compiler.compile import CLUSTER_PORT
 
 MANAGER: Final = "tradewind-operator"
@@ -16,14 +18,23 @@ COMPONENT_LABEL: Final = "app.kubernetes.io/component"
 CLUSTER_LABEL: Final = "tradewind.dev/cluster"
 RAY_CLUSTER_LABEL: Final = "ray.io/cluster"
 RAY_GROUP_LABEL: Final = "ray.io/group"
-RAY_SERVE_LABEL: Final = "ray.io/serve"
 
 DIGEST_ANNOTATION: Final = "tradewind.dev/digest"
 """Digest of what was applied, so that a field that is no longer wanted is seen."""
-SERVE_CONFIG_ANNOTATION: Final = "tradewind.dev/serve-config"
-"""`waiting` while KubeRay has not yet taken up a new Ray cluster, before which serveConfigV2 stays."""
+CONFIGURED_ANNOTATION: Final = "tradewind.dev/configured"
+"""On a RayCluster: Serve was given applications, or was about to be. Without it nothing can run there."""
+SERVED_ANNOTATION: Final = "tradewind.dev/served"
+"""On a RayCluster: since when it has served the endpoint; one without it never had a request to lose."""
+RETIRED_ANNOTATION: Final = "tradewind.dev/retired"
+"""On a RayCluster: since when another one serves in its place; its streams end, and it goes."""
+APPROVE_ANNOTATION: Final = "tradewind.dev/approve-upgrade"
+"""On a ServingCluster: the RayCluster that may be built beside the one that serves, or `true` for any."""
+GROUP_LABEL: Final = "tradewind.dev/group"
+"""On Ray nodes: the worker group they belong to."""
+MODEL_LABEL_PREFIX: Final = "models.tradewind.dev"
+"""On pods: `models.tradewind.dev/NAME: "true"` for each ModelDeployment that has a replica there."""
 CONFIG_FORMAT_ANNOTATION: Final = "tradewind.dev/config-format"
-"""On pods: the format of serveConfigV2 that their image reads."""
+"""On pods: the format of the Serve configuration that their image reads."""
 CONFIG_FORMAT: Final = "1"
 """Raised when an older image can no longer read what the compiler writes."""
 
@@ -31,6 +42,7 @@ GATEWAY_GROUP: Final = "gateway"
 HEAD_ROLE: Final = "head"
 ENGINE_ROLE: Final = "engine"
 
+CLUSTER_GATEWAYS: Final = _CLUSTER_GATEWAYS
 USER_ID: Final = 10001
 ENDPOINT_PORT: Final = CLUSTER_PORT
 GCS_PORT: Final = 6379
@@ -47,6 +59,27 @@ RUN_DIR: Final = "/run/tradewind"
 GCS_DIR: Final = "/var/lib/tradewind-gcs"
 INTERNAL_TOKEN_KEY: Final = "internal-token"  # noqa: S105 - a key's name
 HASH_KEY_KEY: Final = "hash-key"
+
+
+def short_hash(content: object) -> str:
+    """Eight hexadecimal digits for JSON-able content, whatever the order of its keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def ray_cluster(cluster: str, content: str) -> str:
+    """RayCluster of a ServingCluster with this content: a DNS-1035 label of at most 49 characters."""
+    return f"{cluster}-{content}"
+
+
+def gateways_service(ray_cluster: str) -> str:
+    """Service of the gateways of one RayCluster, by which the operator knows how they are."""
+    return f"{ray_cluster}-gateways"
+
+
+def model_label(model: str) -> str:
+    """Label of the pods that a ModelDeployment has replicas on."""
+    return f"{MODEL_LABEL_PREFIX}/{model}"
 
 
 def auth_secret(cluster: str) -> str:
@@ -85,7 +118,7 @@ def gcs_claim(ray_cluster: str) -> str:
 
 
 def pool_group(pool: str) -> str:
-    """Worker group of a pool."""
+    """What the worker groups of a pool are generations of."""
     return f"pool-{pool}"
 
 

@@ -1,25 +1,30 @@
-"""All manifests of one ServingCluster but its Secrets, whose content only the shell may see."""
+"""All manifests of one ServingCluster but its Secrets, whose content only the shell may see, and its
+RayClusters, of which there may be several (`planning.clusters`).
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from tradewind_operator.desired.cache import cache_claims
 from tradewind_operator.desired.disruption import disruption_budgets
 from tradewind_operator.desired.network import network_policies
-from tradewind_operator.desired.rayservice import ray_service
-from tradewind_operator.desired.service import endpoint_service, service_accounts
+from tradewind_operator.desired.service import endpoint_service, gateways_service, service_accounts
 from tradewind_operator.desired.world import ClusterWorld, Manifest
 
 
-def desired_objects(world: ClusterWorld) -> list[Manifest]:
-    """The manifests, in the order in which they are applied: policies are there before pods are.
+def desired_objects(world: ClusterWorld, active: str, others: Iterable[str] = ()) -> list[Manifest]:
+    """The manifests; policies come first, so that they are there before pods are.
 
-    They do not depend on what is there already; `plan` brings both together.
+    Args:
+        active: RayCluster that serves.
+        others: RayClusters that are there or to be made beside it.
     """
     return [
         *service_accounts(world),
         *network_policies(world),
         *disruption_budgets(world),
         *cache_claims(world),
-        ray_service(world),
-        endpoint_service(world),
+        *(gateways_service(world, name) for name in (active, *others)),
+        endpoint_service(world, active),
     ]

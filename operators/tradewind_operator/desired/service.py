@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tradewind_operator.desired import names
-from tradewind_operator.desired.metadata import metadata
+from tradewind_operator.desired.metadata import metadata, role_selector
 from tradewind_operator.desired.world import ClusterWorld, Endpoint, Manifest
 
 
-def endpoint_service(world: ClusterWorld) -> Manifest:
-    """The Service: gateways of the Ray cluster that serves. Before there is one, those that start."""
-    selector = {
-        names.CLUSTER_LABEL: world.name,
-        names.RAY_GROUP_LABEL: names.GATEWAY_GROUP,
-        names.RAY_SERVE_LABEL: "true",
-    }
+def endpoint_service(world: ClusterWorld, active: str) -> Manifest:
+    """The Service that callers use: gateways of the Ray cluster that serves, and of no other."""
     seen = world.defaults.endpoint
-    if world.active_ray_cluster is not None:
-        selector[names.RAY_CLUSTER_LABEL] = world.active_ray_cluster
+    return _service(world, world.name, active, seen.annotations, {"type": seen.type, **_load_balancer(seen)})
+
+
+def gateways_service(world: ClusterWorld, ray_cluster: str) -> Manifest:
+    """The gateways of one Ray cluster, for the operator: whether a second one is ready before it serves."""
+    return _service(world, names.gateways_service(ray_cluster), ray_cluster, {}, {"type": "ClusterIP"})
+
+
+def _service(
+    world: ClusterWorld, name: str, ray_cluster: str, annotations: Mapping[str, str], spec: Manifest
+) -> Manifest:
+    selector = {**role_selector(world.name, names.GATEWAY_GROUP), names.RAY_CLUSTER_LABEL: ray_cluster}
     port = {
         "name": "http",
         "port": names.ENDPOINT_PORT,
@@ -26,14 +31,12 @@ def endpoint_service(world: ClusterWorld) -> Manifest:
         "protocol": "TCP",
         "appProtocol": "http",
     }
+    about = metadata(world, name)
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {
-            **metadata(world, world.name),
-            **({"annotations": dict(seen.annotations)} if seen.annotations else {}),
-        },
-        "spec": {"type": seen.type, "selector": selector, "ports": [port], **_load_balancer(seen)},
+        "metadata": {**about, "annotations": dict(annotations)} if annotations else about,
+        "spec": {**spec, "selector": selector, "ports": [port]},
     }
 
 

@@ -62,10 +62,10 @@ class ClusterWorld:
     compiled: Compiled
     defaults: Defaults
     active_ray_cluster: str | None = None
-    """The RayCluster that serves, by the RayService's status; None until there is one."""
+    """The RayCluster that serves; None until that is decided."""
 
     ray_cluster: str | None = None
-    """The RayCluster that pods are for: its claim bears its name. None where KubeRay makes up the name."""
+    """The RayCluster that pods are for: its claim bears its name. None until it has one."""
     storage_class_exists: bool = False
     """Whether a StorageClass is the Kubernetes cluster's default."""
     running_backend: Backend | None = None
@@ -75,12 +75,18 @@ class ClusterWorld:
     clears it by a pod of the head's role before such a RayCluster is gone."""
 
     @property
-    def backend(self) -> Backend:
-        """Where Ray's state is kept."""
-        wanted = self.spec.gcs_fault_tolerance
-        found = backend_of(
-            wanted, storage_class_exists=self.storage_class_exists, running=self.running_backend
+    def chosen_backend(self) -> Backend:
+        """Where Ray's state is to be kept."""
+        return backend_of(
+            self.spec.gcs_fault_tolerance,
+            storage_class_exists=self.storage_class_exists,
+            running=self.running_backend,
         )
+
+    @property
+    def backend(self) -> Backend:
+        """Where Ray's state is kept: not on a volume while there is no name for it."""
+        found = self.chosen_backend
         return Backend.NONE if found is Backend.ROCKSDB and self.ray_cluster is None else found
 
     @property

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from tradewind.api.deployment import ModelDeployment
-from tradewind.api.resources import Resource
 from tradewind.api.route import ModelRoute
 from tradewind.api.tenant import Tenant
 from tradewind.compiler.compile import Compiled, compile_resources
@@ -29,9 +28,9 @@ from tradewind_operator.policy.references import (
     namespace_models,
     reduced_tenant,
     with_tenants,
+    without_revoked,
 )
 from tradewind_operator.policy.secrets import SecretValues, hashes, references_of, secret_findings
-from tradewind_operator.policy.sizes import MAX_SERVE_CONFIG, bytes_by_resource, bytes_of
 from tradewind_operator.policy.verdict import Finding, Key, Reason
 
 
@@ -40,8 +39,6 @@ def decide(
     namespace: Namespace,
     secrets: SecretValues,
     allowed: AllowedImages,
-    *,
-    max_bytes: int = MAX_SERVE_CONFIG,
 ) -> Decision:
     """Decide about one ServingCluster, which need not exist.
 
@@ -50,9 +47,8 @@ def decide(
         namespace: all its resources.
         secrets: what was read of `wanted_secrets(namespace)`.
         allowed: images that it may ask for.
-        max_bytes: of serveConfigV2.
     """
-    return _Deciding(cluster, namespace, secrets).decide(allowed, max_bytes)
+    return _Deciding(cluster, namespace, secrets).decide(allowed)
 
 
 class _Deciding:
@@ -86,14 +82,9 @@ class _Deciding:
         if names.speaker == self._cluster:
             yield from names.tenants.values()
 
-    def decide(self, allowed: AllowedImages, max_bytes: int) -> Decision:
+    def decide(self, allowed: AllowedImages) -> Decision:
         deletion, holding = self._judge_cluster(allowed)
         compiled, in_force = self._compile()
-        while compiled is not None and (size := bytes_of(compiled.serve_config)) > max_bytes:
-            if not self._shrink(compiled, in_force, size, max_bytes):
-                compiled, in_force = None, {}
-                break
-            compiled, in_force = self._compile()
         home = {entry.key: entry for entry in self._home()}
         if (own := self._namespace.clusters.get(self._cluster)) is not None:
             home[own.key] = own
@@ -244,6 +235,8 @@ class _Deciding:
                 if findings := self._tenant_findings(entry, tenant, owners):
                     self._ladder.refuse(entry, findings)
                     continue
+                if not self._ladder.as_written(entry):
+                    tenant = without_revoked(tenant, entry.document)
                 left = reduced_tenant(tenant, self._secrets, self._known_models)
                 if left is None:
                     self._ladder.refuse(entry, ())
@@ -275,38 +268,6 @@ class _Deciding:
     def _key_hashes(self, tenant: Tenant) -> list[str]:
         places = [(reference.name, reference.key) for _, reference, _ in references_of(tenant)]
         return [self._hashes[place] for place in places if place in self._hashes]
-
-    # When it is all too large
-
-    def _shrink(self, compiled: Compiled, in_force: Mapping[Key, Form], size: int, most: int) -> bool:
-        """Refuse what is new, the largest first, until it would fit; False when nothing new is left."""
-        sizes = bytes_by_resource(compiled)
-        fresh = [
-            (sizes.get(_size_key(key, form.resource), 0), entry)
-            for entry in (*self._deployments, *self._routes, *self._tenants)
-            if (form := in_force.get(key := entry.key)) is not None
-            and self._ladder.as_written(entry)
-            and (entry.accepted is None or entry.accepted.generation != form.generation)
-        ]
-        over = size - most
-        for bytes_, entry in sorted(fresh, key=lambda item: (-item[0], item[1].key)):
-            if over <= 0:
-                break
-            text = (
-                f"found {bytes_} bytes of configuration, with which that of ServingCluster {self._cluster!r} "
-                f"would be {size}; allowed: {most} for all of it (use another ServingCluster)"
-            )
-            self._ladder.refuse(entry, [Finding(Reason.TOO_LARGE, text)])
-            over -= bytes_
-        if not fresh:
-            text = f"found {size} bytes of configuration; allowed: {most} (use a second ServingCluster)"
-            own = self._namespace.clusters[self._cluster]
-            self._ladder.tell(own, [Finding(Reason.TOO_LARGE, text)], self._cluster_form)
-        return bool(fresh)
-
-
-def _size_key(key: Key, resource: Resource) -> Key:
-    return (key[0], resource.spec.model) if isinstance(resource, ModelRoute) else key
 
 
 def _route_precedence(entry: Entry) -> tuple[bool, tuple[bool, str, str]]:

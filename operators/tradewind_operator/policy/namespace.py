@@ -14,7 +14,7 @@ from typing import Any
 from tradewind.api.deployment import ModelDeployment
 from tradewind.api.explain import dotted
 from tradewind.api.model import API_VERSION
-from tradewind.api.resources import InvalidResourceError, Resource, parse_resource
+from tradewind.api.resources import KINDS, InvalidResourceError, Resource, parse_resource
 from tradewind.api.route import ModelRoute
 from tradewind.compiler.documents import Located
 from tradewind.compiler.world import DEFAULT_CLUSTER
@@ -29,19 +29,7 @@ class Documents:
     """All resources of one namespace."""
 
     namespace: str
-    clusters: tuple[Document, ...] = ()
-    deployments: tuple[Document, ...] = ()
-    routes: tuple[Document, ...] = ()
-    tenants: tuple[Document, ...] = ()
-
-    def of_kind(self) -> Iterable[tuple[str, Document]]:
-        """Every document with its kind."""
-        kinds = ("ServingCluster", "ModelDeployment", "ModelRoute", "Tenant")
-        for kind, documents in zip(
-            kinds, (self.clusters, self.deployments, self.routes, self.tenants), strict=True
-        ):
-            for document in documents:
-                yield kind, document
+    by_kind: Mapping[str, tuple[Document, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,29 +133,41 @@ class Namespace:
     """All resources by name, each kind in the order of names, with their homes."""
 
     name: str
-    clusters: dict[str, Entry] = field(default_factory=dict)
-    deployments: dict[str, Entry] = field(default_factory=dict)
-    routes: dict[str, Entry] = field(default_factory=dict)
-    tenants: dict[str, Entry] = field(default_factory=dict)
+    tables: dict[str, dict[str, Entry]] = field(
+        default_factory=lambda: {kind: dict[str, Entry]() for kind in KINDS}
+    )
+    """Kind → name → resource."""
     deployment_homes: dict[str, str] = field(default_factory=dict)
     """ModelDeployment → ServingCluster."""
 
     @classmethod
     def of(cls, documents: Documents) -> Namespace:
         found = cls(documents.namespace)
-        tables = {
-            "ServingCluster": found.clusters,
-            "ModelDeployment": found.deployments,
-            "ModelRoute": found.routes,
-            "Tenant": found.tenants,
-        }
-        entries = [read_entry(kind, document) for kind, document in documents.of_kind()]
+        entries = [
+            read_entry(kind, document) for kind, several in documents.by_kind.items() for document in several
+        ]
         for entry in sorted(entries, key=lambda entry: entry.key):
-            tables[entry.kind][entry.name] = entry
+            found.tables[entry.kind][entry.name] = entry
         found.deployment_homes = {
             name: _deployment_home(entry, found.clusters) for name, entry in found.deployments.items()
         }
         return found
+
+    @property
+    def clusters(self) -> dict[str, Entry]:
+        return self.tables["ServingCluster"]
+
+    @property
+    def deployments(self) -> dict[str, Entry]:
+        return self.tables["ModelDeployment"]
+
+    @property
+    def routes(self) -> dict[str, Entry]:
+        return self.tables["ModelRoute"]
+
+    @property
+    def tenants(self) -> dict[str, Entry]:
+        return self.tables["Tenant"]
 
     @property
     def speaker(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from tradewind.api.deployment import ModelDeployment
 from tradewind.api.model import Path
@@ -146,6 +147,40 @@ def reduced_tenant(tenant: Tenant, secrets: SecretValues, models: frozenset[str]
     if (keys, served) == (tenant.spec.keys, tenant.spec.models):
         return tenant
     return tenant.model_copy(update={"spec": tenant.spec.model_copy(update={"keys": keys, "models": served})})
+
+
+def without_revoked(tenant: Tenant, document: Mapping[str, Any]) -> Tenant:
+    """What was accepted before, without the keys and models that the resource as it is written takes away.
+
+    The document is refused, and may be wrong in any way; but whoever takes a key out of it means that, and a
+    mistake beside it must not keep the key open. What cannot be read as one counts as taken away.
+    """
+    spec = document.get("spec")
+    written = spec if isinstance(spec, Mapping) else {}
+    keys = {_place(key) for key in _items(written.get("keys"))} - {None}
+    models = {name for name in _items(written.get("models", [_ALL])) if isinstance(name, str)}
+    kept = tuple(
+        key
+        for key in tenant.spec.keys
+        if key.secret is not None and (key.secret.name, key.secret.key) in keys
+    )
+    served = tenant.spec.models
+    if _ALL not in models:
+        served = tuple(sorted(models)) if _ALL in served else tuple(name for name in served if name in models)
+    return tenant.model_copy(update={"spec": tenant.spec.model_copy(update={"keys": kept, "models": served})})
+
+
+def _items(value: object) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _place(key: object) -> tuple[str, str] | None:
+    """Name and key of the Secret that an entry of `spec.keys` names; None where it names none."""
+    secret = key.get("secret") if isinstance(key, Mapping) else None
+    if not isinstance(secret, Mapping):
+        return None
+    name, place = secret.get("name"), secret.get("key")
+    return (name, place) if isinstance(name, str) and isinstance(place, str) else None
 
 
 def with_tenants(route: ModelRoute, tenants: Mapping[str, Tenant]) -> ModelRoute:

@@ -36,7 +36,6 @@ class Reason(StrEnum):
     KEY_IN_USE = "KeyInUse"
     IMAGE_NOT_ALLOWED = "ImageNotAllowed"
     POOL_IN_USE = "PoolInUse"
-    TOO_LARGE = "TooLarge"
 
 
 @dataclass(frozen=True, slots=True)

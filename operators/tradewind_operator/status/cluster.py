@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tradewind.rayapi.app_status import AppStatus
+from tradewind_operator.desired import names
+from tradewind_operator.planning.clusters import UpgradeState
+from tradewind_operator.planning.moves import GATEWAY
 from tradewind_operator.policy.cluster import DELETE_MODELS
 from tradewind_operator.policy.decision import Deletion
 from tradewind_operator.policy.namespace import Entry
@@ -13,18 +16,21 @@ from tradewind_operator.status.conditions import (
     ACCEPTED,
     CLUSTER_UPGRADE,
     FALSE,
+    HEAD_READY,
+    PODS_CURRENT,
     READY,
     TRUE,
+    UNKNOWN,
     Check,
     Said,
     Status,
     accepted,
-    condition_of,
     first,
     written,
 )
-from tradewind_operator.status.live import UpgradeState
-from tradewind_operator.status.observation import GATEWAY, Observation, common, present
+from tradewind_operator.status.observation import Observation, common, present
+
+EARLIER_RELEASE: Final = "RayServiceOfEarlierRelease"
 
 
 @dataclass(frozen=True)
@@ -57,26 +63,28 @@ class _Cluster:
         return self.gateway.running if self.gateway is not None else 0
 
     @property
-    def was_ready(self) -> bool:
-        return condition_of(self.old, READY).get("status") == TRUE
+    def served(self) -> bool:
+        """It has been ready once."""
+        active = self.seen.active
+        return active is not None and active.served
 
 
 def cluster_status(entry: Entry, seen: Observation) -> dict[str, Any]:
     """The whole new status of a ServingCluster."""
     cluster = _Cluster(entry, seen)
-    decision, service, gateway = seen.decision, seen.service, seen.live.gateway
+    decision, gateway = seen.decision, seen.live.gateway
     said = [
         (ACCEPTED, accepted(decision.verdicts.get(entry.key))),
         (READY, first(_CHECKS, cluster, Said(TRUE, "Ready", "The gateways serve."))),
+        (HEAD_READY, first(_HEAD_CHECKS, cluster, Said(TRUE, "HeadReady", "Ray's head answers."))),
+        (PODS_CURRENT, _pods_current(cluster)),
         (CLUSTER_UPGRADE, _upgrade(cluster)),
     ]
     fields: dict[str, Any] = {
         **common(entry, decision),
         "conditions": written(cluster.old, said, entry.generation, seen.now),
         "endpoint": seen.endpoint if decision.spec is not None else None,
-        "rayCluster": service.active if service is not None else None,
-        "pendingRayCluster": service.pending if service is not None else None,
-        "serviceStatus": service.service_status if service is not None else None,
+        **clusters_of(seen),
         "revision": gateway.revision if gateway is not None else cluster.old.get("revision"),
         "gatewayReplicas": cluster.gateway_replicas,
         "gatewayReady": cluster.gateway_ready,
@@ -87,23 +95,57 @@ def cluster_status(entry: Entry, seen: Observation) -> dict[str, Any]:
     return present(fields)
 
 
+def clusters_of(seen: Observation) -> dict[str, Any]:
+    """The fields that record which RayCluster serves, and which one is being built."""
+    pending = seen.plan.pending if seen.plan is not None else None
+    return {"rayCluster": seen.active_name, "pendingRayCluster": pending}
+
+
 def _upgrade(cluster: _Cluster) -> Said:
-    upgrade, service = cluster.seen.upgrade, cluster.seen.service
-    why = "; ".join(upgrade.reasons) or "its pods must be made anew"
-    extra = f"{upgrade.gpus} more GPUs" if upgrade.gpus != 1 else "1 more GPU"
-    if (service is not None and service.upgrading) or upgrade.state is UpgradeState.IN_PROGRESS:
-        text = f"A second Ray cluster is being made ({why}). It takes {extra} until it has taken over."
-        return Said(TRUE, UpgradeState.IN_PROGRESS.value, text)
+    upgrade, decision = cluster.seen.upgrade, cluster.seen.decision
+    if upgrade.state is UpgradeState.NONE:
+        return Said(FALSE, UpgradeState.NONE.value, "No change needs a second Ray cluster.")
+    why, extra = " ".join(upgrade.reasons), cluster.seen.demand
     if upgrade.state is UpgradeState.HELD:
+        command = (
+            f"kubectl annotate servingcluster {decision.cluster} --namespace {decision.namespace} "
+            f"{names.APPROVE_ANNOTATION}={upgrade.name}"
+        )
         text = (
-            f"A change waits, because it needs a second Ray cluster with {extra} ({why}). To let it go on, "
-            "set spec.upgradeStrategy.type to NewCluster."
+            f"A change waits, because it needs a second Ray cluster, {upgrade.name}, which takes {extra} "
+            f"until it has taken over. {why} Everything else goes on being changed in place. To let it be "
+            f"built: {command}"
         )
         return Said(TRUE, UpgradeState.HELD.value, text)
-    if upgrade.state is UpgradeState.NEEDED:
-        text = f"A second Ray cluster is about to be made, with {extra} ({why})."
-        return Said(TRUE, UpgradeState.NEEDED.value, text)
-    return Said(FALSE, UpgradeState.NONE.value, "No change needs a second Ray cluster.")
+    missing = ", ".join(upgrade.missing[:10]) + (", ..." if len(upgrade.missing) > 10 else "")
+    pending = cluster.seen.clusters.get(upgrade.name)
+    trouble = f" Its pods: {pending.why}." if pending is not None and pending.why else ""
+    text = (
+        f"A second Ray cluster, {upgrade.name}, is being made and takes {extra} until it has taken over. "
+        f"It waits for {missing}.{trouble} {why} Taking the change back gives it up at once."
+    )
+    return Said(TRUE, UpgradeState.IN_PROGRESS.value, text)
+
+
+def _pods_current(cluster: _Cluster) -> Said:
+    moves = cluster.seen.moves
+    if moves.failed:
+        text = (
+            f"{_listed(moves.failed)} cannot start on the new pods, so {_listed(moves.waiting)} stays on "
+            "those of before. Repair or delete it, or take the change of the pods back."
+        )
+        return Said(FALSE, "MoveFailed", text)
+    if moves.moving or moves.waiting:
+        text = (
+            f"The pods have changed. On their way to new ones: {_listed(moves.moving) or 'none yet'}; "
+            f"next: {_listed(moves.waiting) or 'none'}."
+        )
+        return Said(FALSE, "Moving", text)
+    return Said(TRUE, "Current", "Everything runs on pods as they are wanted now.")
+
+
+def _listed(found: tuple[str, ...]) -> str:
+    return ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "")
 
 
 # The chain
@@ -133,26 +175,23 @@ def _not_in_force(cluster: _Cluster) -> Said | None:
     return Said(FALSE, "NotAccepted", "Nothing of it is in force; the condition Accepted says why.")
 
 
-def _no_rayservice(cluster: _Cluster) -> Said | None:
-    if cluster.seen.service is not None:
+def _earlier_release(cluster: _Cluster) -> Said | None:
+    name, decision = cluster.seen.earlier, cluster.seen.decision
+    if name is None:
         return None
-    return Said(FALSE, "Starting", "There is no RayService yet.")
+    text = (
+        f"RayService {name} was made by an earlier release. It goes on serving as it is and takes no "
+        "changes, revoked keys included. To lose no request, make a ServingCluster of another name, move the "
+        "models and the callers to it, and delete this one. To have it built anew here, with an outage "
+        f"until its models run: kubectl delete rayservice {name} --namespace {decision.namespace}"
+    )
+    return Said(FALSE, EARLIER_RELEASE, text)
 
 
-def _service_not_ready(cluster: _Cluster) -> Said | None:
-    service = cluster.seen.service
-    if service is None or service.ready:
+def _no_ray_cluster(cluster: _Cluster) -> Said | None:
+    if cluster.seen.active is not None:
         return None
-    why = service.message or "KubeRay does not say why yet"
-    return Said(FALSE, service.reason or "Starting", f"The RayService is not ready: {why}")
-
-
-def _change_on_its_way(cluster: _Cluster) -> Said | None:
-    """Only for one that has not been ready: a new weight somewhere makes no cluster unready."""
-    service = cluster.seen.service
-    if service is None or service.current or cluster.was_ready:
-        return None
-    return Said(FALSE, "Starting", "KubeRay has not taken the last change yet.")
+    return Said(FALSE, "Starting", "There is no RayCluster yet.")
 
 
 def _gateway_failed(cluster: _Cluster) -> Said | None:
@@ -163,11 +202,15 @@ def _gateway_failed(cluster: _Cluster) -> Said | None:
 
 
 def _no_gateway(cluster: _Cluster) -> Said | None:
-    if cluster.seen.live.gateway is not None or cluster.gateway_ready > 0:
+    """A gateway that answers settles it, whatever is the matter with the head."""
+    seen, active = cluster.seen, cluster.seen.active
+    if seen.live.gateway is not None:
         return None
-    if cluster.seen.live.apps is None and cluster.gateway is not None and cluster.gateway.ready:
-        return None
-    return Said(FALSE, "GatewayNotReady", "No gateway serves.")
+    why = active.why if active is not None else ""
+    if not cluster.served:
+        reason = active.reason if active is not None and active.reason else "Starting"
+        return Said(FALSE, reason, f"No gateway has served yet: {why or 'the gateways start'}.")
+    return Said(FALSE, "GatewayNotReady", f"No gateway answers{': ' + why if why else ''}.")
 
 
 def _nobody_may_call(cluster: _Cluster) -> Said | None:
@@ -177,13 +220,43 @@ def _nobody_may_call(cluster: _Cluster) -> Said | None:
     return Said(TRUE, "NoTenant", text)
 
 
+# The chain about the head
+
+
+def _no_head(cluster: _Cluster) -> Said | None:
+    active, live = cluster.seen.active, cluster.seen.live
+    if active is not None and (active.head_ready or live.apps is not None):
+        return None
+    if active is None or not active.configured:
+        why = active.why if active is not None else "there is no RayCluster yet"
+        return Said(FALSE, "Starting", f"Ray's head is not there yet: {why}.")
+    text = (
+        f"Ray's head is away: {active.why or 'its pod is not ready'}. Gateways and engines go on with what "
+        "they have; changes wait until it is back."
+    )
+    return Said(FALSE, "HeadLost", text)
+
+
+def _no_answer(cluster: _Cluster) -> Said | None:
+    live = cluster.seen.live
+    if live.apps is None:
+        text = f"Its pod is ready, but Serve does not answer: {live.problem or 'it was not asked yet'}."
+        return Said(UNKNOWN, "Unreachable", text)
+    return None
+
+
+def _refused(cluster: _Cluster) -> Said | None:
+    problem = cluster.seen.live.problem
+    return Said(FALSE, "ConfigurationNotTaken", f"{problem}.") if problem else None
+
+
+_HEAD_CHECKS: Final[tuple[Check[_Cluster], ...]] = (_no_head, _no_answer, _refused)
 _CHECKS: Final[tuple[Check[_Cluster], ...]] = (
     _deletion,
     _not_in_force,
-    _no_rayservice,
+    _earlier_release,
+    _no_ray_cluster,
     _gateway_failed,
-    _service_not_ready,
-    _change_on_its_way,
     _no_gateway,
     _nobody_may_call,
 )

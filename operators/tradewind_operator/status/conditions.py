@@ -20,6 +20,8 @@ Status = Mapping[str, Any]
 ACCEPTED = "Accepted"
 READY = "Ready"
 CLUSTER_UPGRADE = "ClusterUpgrade"
+HEAD_READY = "HeadReady"
+PODS_CURRENT = "PodsCurrent"
 
 TRUE, FALSE, UNKNOWN = "True", "False", "Unknown"
 

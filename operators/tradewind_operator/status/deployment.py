@@ -1,7 +1,7 @@
-"""The status of a ModelDeployment.
+"""The status of a ModelDeployment: ready is what a gateway of the Ray cluster that serves has reached.
 
-While the last change is on its way through KubeRay, what Serve itself says about the model counts: a new
-weight on one route must not make a thousand models "not ready" for a second.
+What counts is what Serve and a gateway say about this model alone. While Ray's head is away, or another model
+fails, or a second cluster is built, a model that a gateway reaches stays ready.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from tradewind.api.status import MOST_MESSAGE
 from tradewind.rayapi.app_status import AppStatus
+from tradewind_operator.desired import names
 from tradewind_operator.policy.namespace import Entry
 from tradewind_operator.status.conditions import (
     ACCEPTED,
@@ -28,8 +29,6 @@ from tradewind_operator.status.conditions import (
 )
 from tradewind_operator.status.live import DeploymentLive
 from tradewind_operator.status.observation import Observation, common, present
-
-MODEL_LABEL: Final = "tradewind.dev/model"
 
 _STATES: Final = {
     "Ready": "Running",
@@ -73,11 +72,11 @@ class _Model:
 
     @property
     def ready_replicas(self) -> int:
-        """By the gateway, by Serve, or as it was known last."""
+        """That a gateway has reached; where none can be asked, as it was known last."""
         if self.routed is not None:
             return self.routed.replicas
-        if self.seen.live.apps is not None:
-            return self.app.running if self.app is not None else 0
+        if self.seen.live.gateway is not None:
+            return 0
         return int(self.old.get("readyReplicas") or 0)
 
     @property
@@ -127,7 +126,7 @@ def _replicas(model: _Model) -> dict[str, Any]:
         "replicas": int(running or 0),
         "readyReplicas": model.ready_replicas,
         "wantedReplicas": int(wanted or 0),
-        "selector": f"{MODEL_LABEL}={model.name}",
+        "selector": f"{names.model_label(model.name)}=true",
     }
 
 
@@ -178,41 +177,36 @@ def _not_in_force(model: _Model) -> Said | None:
     return Said(FALSE, "NotAccepted", "Nothing of it runs; the condition Accepted says why.")
 
 
-def _no_rayservice(model: _Model) -> Said | None:
-    if model.seen.service is not None:
+def _no_ray_cluster(model: _Model) -> Said | None:
+    if model.seen.active is not None:
         return None
-    return Said(FALSE, "WaitingForCluster", "The ServingCluster has no RayService yet.")
+    return Said(FALSE, "WaitingForCluster", "The ServingCluster has no RayCluster yet.")
 
 
 def _failed(model: _Model) -> Said | None:
-    """Before what KubeRay says: a model that cannot start may be why the RayService is not ready."""
     if model.app is None or not model.app.failed or _is_of_before(model):
         return None
     return Said(FALSE, "Failed", model.app.message or f"Serve says {model.app.status} and no reason.")
 
 
-def _change_on_its_way(model: _Model) -> Said | None:
-    service = model.seen.service
-    if service is None or service.current or model.served_revision == model.wanted_revision:
+def _serve_away(model: _Model) -> Said | None:
+    """Serve cannot be asked: what was ready stays so while a gateway reaches it; more is not claimed."""
+    if model.seen.live.apps is not None:
         return None
-    if model.was_ready and model.seen.live.apps is None:
-        return None
-    return Said(FALSE, "Updating", "KubeRay has not taken the last change yet.")
-
-
-def _service_not_ready(model: _Model) -> Said | None:
-    service = model.seen.service
-    if service is None or service.ready:
-        return None
-    why = service.message or service.reason or "KubeRay does not say why yet"
-    return Said(FALSE, "ClusterNotReady", f"The RayService is not ready: {why}")
+    active = model.seen.active
+    if model.was_ready and model.routed is not None:
+        return _no_replica(model) or Said(
+            TRUE, "Ready", f"{_serving(model)} Ray's head is away; a gateway says so."
+        )
+    if model.was_ready:
+        return Said(UNKNOWN, "Unreachable", "Neither Serve nor a gateway can be asked how the model is.")
+    why = (active.why if active is not None else "") or "Ray's head does not answer yet"
+    return Said(FALSE, "ClusterNotReady", f"The Ray cluster is not ready: {why}.")
 
 
 def _not_deployed(model: _Model) -> Said | None:
     if model.app is not None and model.app.status != "NOT_STARTED":
         return None
-    if model.seen.live.apps is None and model.was_ready and not model.seen.apps:
-        return Said(UNKNOWN, "Unreachable", "Neither Serve nor KubeRay says how the model is.")
     return Said(FALSE, "NotDeployed", "Serve has not begun to deploy it.")
 
 
@@ -220,6 +214,8 @@ def _not_running(model: _Model) -> Said | None:
     app = model.app
     if app is None or app.ready:
         return None
+    if app.status == "DEPLOYING" and model.was_ready and model.routed is not None and model.ready_replicas:
+        return None  # the same engine starts elsewhere too, and one of it answers
     if app.status == "UNHEALTHY":
         return Said(FALSE, "Unhealthy", f"A replica is being replaced: {app.message or 'no reason given'}")
     return Said(FALSE, "Deploying", f"Serve says {app.status}; {app.running} of {app.wanted} replicas run.")
@@ -231,13 +227,11 @@ def _other_settings(model: _Model) -> Said | None:
     return Said(FALSE, "Updating", "The engine still runs with the settings of before.")
 
 
-def _unverified(model: _Model) -> Said | None:
-    """Serve's API is out of reach: what was ready stays so while KubeRay sees it run; more is not claimed."""
-    if model.seen.live.apps is not None or model.was_ready or model.routed is not None:
+def _no_gateway(model: _Model) -> Said | None:
+    if model.seen.live.gateway is not None:
         return None
-    return Said(
-        UNKNOWN, "Unreachable", "KubeRay sees it run, but Serve's API cannot be reached to confirm it."
-    )
+    text = "Serve sees it run, but no gateway can be asked whether it reaches it."
+    return Said(UNKNOWN if model.was_ready else FALSE, "GatewayUnreachable", text)
 
 
 def _no_replica(model: _Model) -> Said | None:
@@ -254,13 +248,12 @@ def _is_of_before(model: _Model) -> bool:
 _CHECKS: Final[tuple[Check[_Model], ...]] = (
     _draining,
     _not_in_force,
-    _no_rayservice,
+    _no_ray_cluster,
     _failed,
-    _change_on_its_way,
-    _service_not_ready,
+    _serve_away,
     _not_deployed,
     _not_running,
     _other_settings,
-    _unverified,
+    _no_gateway,
     _no_replica,
 )

@@ -6,16 +6,19 @@ from tradewind_operator.status.observation import Observation
 
 
 def ended(seen: Observation) -> tuple[str, ...]:
-    """ModelDeployments that are being deleted and whose application is nowhere any more.
+    """ModelDeployments that are being deleted and run nowhere any more, on positive evidence alone.
 
-    That holds when there is no RayService, or when KubeRay has taken the configuration without it and
-    neither Serve nor KubeRay lists it. `seen` must be from after the apply.
+    Either there is no RayCluster, or Serve of every one that may have been given applications has answered
+    and does not list the model. A head that cannot be asked keeps the finalizer: its engines may serve.
     """
-    service, apps = seen.service, seen.live.apps
-    if service is None:
-        return seen.decision.draining
-    started = service.active is not None or service.pending is not None
-    if seen.decision.compiled is None or (started and not service.current):
+    if seen.earlier is not None:
         return ()
-    running = set(service.apps) | set(apps or {})
+    running: set[str] = set()
+    for name, cluster in seen.clusters.items():
+        if not cluster.configured:
+            continue
+        apps = seen.lives[name].apps if name in seen.lives else None
+        if apps is None:
+            return ()
+        running |= set(apps)
     return tuple(name for name in seen.decision.draining if name not in running)

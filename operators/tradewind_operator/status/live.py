@@ -1,12 +1,12 @@
-"""What a running platform says about itself over HTTP, and what is known of a change of its pods."""
+"""What running Ray clusters say about themselves over HTTP."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 
 from tradewind.rayapi.app_status import AppStatus
+from tradewind_operator.planning.moves import Moves
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class GatewayLive:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """What could be read of one ServingCluster."""
+    """What could be read of one Ray cluster."""
 
     apps: Mapping[str, AppStatus] | None = None
     """Serve's applications; None: its API could not be reached."""
@@ -38,24 +38,12 @@ class Live:
     """None: no gateway could be reached."""
     revisions: Mapping[str, str] = field(default_factory=dict)
     """Application → digest of the engine settings that it was deployed with, as far as it is known:
-    `api.app_status.deployed_revisions` of the same document as `apps`."""
-
-
-class UpgradeState(Enum):
-    """How far a change is that needs a second Ray cluster; the value is the condition's reason."""
-
-    NONE = "NoUpgrade"
-    NEEDED = "Needed"
-    HELD = "Held"
-    IN_PROGRESS = "InProgress"
-
-
-@dataclass(frozen=True, slots=True)
-class Upgrade:
-    """What `plan` found out about a second Ray cluster."""
-
-    state: UpgradeState = UpgradeState.NONE
-    reasons: tuple[str, ...] = ()
-    """What must change and cannot in the running cluster."""
-    gpus: int = 0
-    """GPUs that the second cluster takes beside the first."""
+    `rayapi.app_status.deployed_revisions` of the same document as `apps`."""
+    moves: Moves = field(default_factory=Moves)
+    """Which worker groups its applications are on, and which are on their way."""
+    placed: frozenset[str] | None = None
+    """Worker groups that an application is on or was sent to; None: Serve did not say."""
+    problem: str = ""
+    """Why Serve could not be asked, or did not take the configuration."""
+    sent: bool = False
+    """It was given a configuration just now, which has not had the time to take effect."""

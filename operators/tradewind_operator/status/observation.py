@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -11,36 +11,64 @@ from typing import Any
 from tradewind.api.wire import RouteEntry
 from tradewind.compiler.compile import CLUSTER_PORT
 from tradewind.rayapi.app_status import AppStatus, settings_revision
+from tradewind_operator.planning.clusters import ClustersPlan, Upgrade
+from tradewind_operator.planning.differences import Demand
+from tradewind_operator.planning.moves import GATEWAY, Moves
 from tradewind_operator.policy.decision import Decision
 from tradewind_operator.policy.namespace import Entry
-from tradewind_operator.status.live import Live, Upgrade
-from tradewind_operator.status.rayservice import RayServiceState
-
-GATEWAY = "gateway"
+from tradewind_operator.status.live import Live
+from tradewind_operator.status.raycluster import RayClusterState
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One look at a ServingCluster, after what was decided has been applied."""
+    """One look at a ServingCluster, after what was decided has been carried out."""
 
     decision: Decision
-    rayservice: Mapping[str, Any] | None
-    """As the API server gave it after the apply; None: there is none."""
-    live: Live
-    upgrade: Upgrade
     now: datetime
+    clusters: Mapping[str, RayClusterState] = field(default_factory=dict)
+    """RayClusters that are there and do not go."""
+    lives: Mapping[str, Live] = field(default_factory=dict)
+    """What could be read of each."""
+    plan: ClustersPlan | None = None
+    """What was decided about them; None: nothing, because nothing is in force."""
+    demand: Demand = field(default_factory=Demand)
+    """What a second cluster would take."""
+    earlier: str | None = None
+    """RayService of an earlier release that has this cluster's name."""
+
+    @property
+    def active(self) -> RayClusterState | None:
+        """The one that serves, or will; None while there is none."""
+        name = self.active_name
+        return self.clusters.get(name) if name is not None else None
 
     @cached_property
-    def service(self) -> RayServiceState | None:
-        """The RayService, read."""
-        return RayServiceState.of(self.rayservice) if self.rayservice is not None else None
+    def active_name(self) -> str | None:
+        if self.plan is not None:
+            return self.plan.active
+        entry = self.decision.entries.get(("ServingCluster", self.decision.cluster))
+        recorded = entry.status.get("rayCluster") if entry is not None else None
+        return str(recorded) if recorded in self.clusters else None
+
+    @property
+    def upgrade(self) -> Upgrade:
+        return self.plan.upgrade if self.plan is not None else Upgrade()
 
     @cached_property
+    def live(self) -> Live:
+        """What the active one says."""
+        return self.lives.get(self.active_name or "", Live())
+
+    @property
+    def moves(self) -> Moves:
+        """In the active one."""
+        return self.live.moves
+
+    @property
     def apps(self) -> Mapping[str, AppStatus]:
-        """Serve's applications: from its API or, where that is out of reach, as KubeRay saw them last."""
-        if self.live.apps is not None:
-            return self.live.apps
-        return self.service.apps if self.service is not None else {}
+        """Serve's applications in the active one; empty where that is not known."""
+        return self.live.apps or {}
 
     @property
     def endpoint(self) -> str:

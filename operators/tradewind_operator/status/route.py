@@ -148,7 +148,7 @@ def _not_in_force(route: _Route) -> Said | None:
 def _not_in_effect(route: _Route) -> Said | None:
     if route.in_effect:
         return None
-    if route.seen.live.gateway is None and route.seen.service is not None and route.seen.service.ready:
+    if route.seen.live.gateway is None and route.seen.active is not None and route.seen.active.served:
         return Said(UNKNOWN, "Unreachable", "No gateway can be reached to say which weights it goes by.")
     return Said(FALSE, "Configuring", "The gateway has not taken the last change yet.")
 

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from tradewind_operator.policy.verdict import Key
-from tradewind_operator.status.conditions import ACCEPTED, FALSE, READY, TRUE, Status, condition_of
+from tradewind_operator.status.conditions import (
+    ACCEPTED,
+    FALSE,
+    HEAD_READY,
+    PODS_CURRENT,
+    READY,
+    TRUE,
+    Status,
+    condition_of,
+)
 
 EventType = Literal["Normal", "Warning"]
 NORMAL: Final = "Normal"
@@ -22,10 +31,15 @@ _TROUBLE: Final = frozenset(
         "VariantNotReady",
         "NoReplica",
         "ReconcileError",
+        "HeadLost",
+        "ConfigurationNotTaken",
+        "MoveFailed",
+        "RayServiceOfEarlierRelease",
     }
 )
-"""Reasons of `Ready` that a person should hear of; the others are the ordinary way up or down."""
-_QUIET: Final = frozenset({"NoUpgrade"})
+"""Reasons that a person should hear of; the others are the ordinary way up or down."""
+_ON_ITS_WAY: Final = frozenset({READY, HEAD_READY, PODS_CURRENT})
+_QUIET: Final = frozenset({"NoUpgrade", "Current", "Starting"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +73,8 @@ def transitions(key: Key, old: Status | None, new: Status) -> list[EventNote]:
 def _is_warning(condition: Status) -> bool:
     if condition["type"] == ACCEPTED:
         return bool(condition["status"] == FALSE)
-    return condition["type"] == READY and condition["status"] == FALSE and condition["reason"] in _TROUBLE
+    is_false = condition["type"] in _ON_ITS_WAY and condition["status"] == FALSE
+    return bool(is_false and condition["reason"] in _TROUBLE)
 
 
 def _is_quiet(before: dict[str, Any] | Status, condition: Status) -> bool:

@@ -172,8 +172,9 @@ class ServiceAccountSpec(ApiModel):
 class UpgradeStrategy(ApiModel):
     """What happens when a change needs a second Ray cluster beside the first."""
 
-    type: Literal["NewCluster", "Hold"] = "NewCluster"
-    """`NewCluster` builds it and moves over; `Hold` keeps the running one and says so in the status."""
+    type: Literal["Hold", "NewCluster"] = "Hold"
+    """`Hold` says in the status what it needs, and waits for the annotation `tradewind.dev/approve-upgrade`;
+    `NewCluster` builds it at once. The running one serves until the second can take over."""
 
 
 class NetworkPolicySpec(ApiModel):

@@ -47,7 +47,8 @@ class Condition(ApiModel):
     """One thing that holds or does not, as Kubernetes' own resources say it."""
 
     type: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$", max_length=64)]
-    """What it is about: `Accepted`, `Ready` or `ClusterUpgrade`."""
+    """What it is about: `Accepted`, `Ready`, and for a ServingCluster `HeadReady`, `PodsCurrent` and
+    `ClusterUpgrade`."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     reason: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$", max_length=128)]
@@ -89,8 +90,6 @@ class ServingClusterStatus(ResourceStatus):
     """RayCluster that answers."""
     pending_ray_cluster: Text | None = None
     """RayCluster that is being built to replace it."""
-    service_status: Message | None = None
-    """What the RayService says about itself."""
     revision: Digest | None = None
     """Configuration that every ready gateway has in force."""
     gateway_replicas: Count | None = None

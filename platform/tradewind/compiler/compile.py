@@ -1,7 +1,7 @@
 """Resources → everything that a platform is started or changed with.
 
 Pure: the same resources in any order give the same result. `tradewind up` puts it into a local Ray;
-an operator wraps it in a RayService.
+an operator sends it to its Ray clusters.
 """
 
 from __future__ import annotations

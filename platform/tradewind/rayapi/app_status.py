@@ -17,6 +17,8 @@ REASON_MARK: Final = "tradewind-reason:"
 START_MARK: Final = "tradewind-did-not-start:"
 """The same, where a replica could not start: Serve will try again, and it will fail again."""
 
+_EXACT: Final = frozenset({"args", "user_config", "ray_actor_options"})
+"""What Serve keeps as it was given: something missing there was taken out."""
 _MARKS: Final = (START_MARK, REASON_MARK)
 
 
@@ -76,19 +78,6 @@ def parse_status(document: Mapping[str, Any]) -> dict[str, AppStatus]:
     return found
 
 
-def parse_kuberay_status(document: Mapping[str, Any]) -> dict[str, AppStatus]:
-    """Applications by name out of a RayService's `activeServiceStatus` or `pendingServiceStatus`.
-
-    KubeRay repeats Serve's words but no replica counts: `wanted` and `running` are 0.
-    """
-    found: dict[str, AppStatus] = {}
-    for name, app in (document.get("applicationStatuses") or {}).items():
-        deployments = list((app.get("serveDeploymentStatuses") or {}).values())
-        status, message, failed = _state(app, deployments)
-        found[name] = AppStatus(name, status, message, wanted=0, running=0, failed=failed)
-    return found
-
-
 def _nodes(deployments: list[Mapping[str, Any]]) -> tuple[str, ...]:
     replicas = [replica for entry in deployments for replica in entry.get("replicas", [])]
     running = (replica.get("node_ip") for replica in replicas if replica.get("state") == "RUNNING")
@@ -127,7 +116,7 @@ def is_applied(deployed: Mapping[str, Mapping[str, Any]], serve_config: Mapping[
     """Whether Serve has been given `serve_config` already: every application, as it is and no other.
 
     Args:
-        deployed: of `deployed_configs`; Serve adds fields of its own, which count for nothing.
+        deployed: of `deployed_configs`; Serve adds fields of its own around ours, which count for nothing.
     """
     wanted = {app["name"]: app for app in serve_config["applications"]}
     return deployed.keys() == wanted.keys() and all(
@@ -138,7 +127,8 @@ def is_applied(deployed: Mapping[str, Mapping[str, Any]], serve_config: Mapping[
 def _contains(there: Any, wanted: Any) -> bool:
     if isinstance(wanted, Mapping):
         return isinstance(there, Mapping) and all(
-            _contains(there.get(key), value) for key, value in wanted.items()
+            _whole(there.get(key)) == _whole(value) if key in _EXACT else _contains(there.get(key), value)
+            for key, value in wanted.items()
         )
     if isinstance(wanted, list | tuple):
         same_length = isinstance(there, list | tuple) and len(there) == len(wanted)

@@ -13,6 +13,7 @@ from tradewind.compiler.compile import compile_resources
 from tradewind.compiler.documents import Located, read_documents
 from tradewind.compiler.world import CLUSTER, World
 from tradewind_operator.desired.objects import desired_objects
+from tradewind_operator.desired.raycluster import ray_cluster
 from tradewind_operator.desired.world import ClusterWorld, Defaults, Images, Manifest
 
 HERE = Path(__file__).parent
@@ -56,7 +57,9 @@ def _key_hashes(resources: Iterable[Located]) -> dict[tuple[str, str], str]:
 def manifests(source: Path) -> list[Manifest]:
     """What the operator wants for a set, once a Ray cluster serves."""
     world = world_of(source.read_text(encoding="utf-8"))
-    return desired_objects(replace(world, active_ray_cluster=f"{world.name}-abcde"))
+    cluster = ray_cluster(world)
+    active = cluster["metadata"]["name"]
+    return [*desired_objects(replace(world, active_ray_cluster=active), active), cluster]
 
 
 class _Plain(yaml.SafeDumper):

@@ -9,7 +9,7 @@ import yaml
 
 from tests.golden.operator.rendering import GOLDENS, SETS, golden_of, manifests, rendered
 from tests.unit.operator.desired.pod_standard import violations
-from tests.unit.operator.desired.ray_schema import injected_pods, ray_service_faults
+from tests.unit.operator.desired.ray_schema import injected_pods, ray_cluster_faults
 from tradewind_operator.desired.world import Manifest
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate")
@@ -35,26 +35,26 @@ def test_a_set_gives_its_golden_manifests(source: Path) -> None:
 @pytest.mark.parametrize("source", ALL, ids=lambda path: path.stem)
 def test_kubernetes_takes_every_object_of_its_own(source: Path, version: str) -> None:
     for manifest in yaml.safe_load_all(golden_of(source).read_text(encoding="utf-8")):
-        if manifest["kind"] != "RayService":
+        if manifest["kind"] != "RayCluster":
             kubernetes_validate.validate(manifest, version, strict=True)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("source", ALL, ids=lambda path: path.stem)
 def test_kubernetes_takes_every_pod_that_kuberay_makes_of_it(source: Path, version: str) -> None:
-    (service,) = by_kind(source, "RayService")
-    for pod in injected_pods(service):
+    (cluster,) = by_kind(source, "RayCluster")
+    for pod in injected_pods(cluster):
         kubernetes_validate.validate(pod, version, strict=True)
 
 
 @pytest.mark.parametrize("source", ALL, ids=lambda path: path.stem)
-def test_kuberay_takes_the_rayservice(source: Path) -> None:
-    (service,) = by_kind(source, "RayService")
-    assert ray_service_faults(service) == []
+def test_kuberay_takes_the_raycluster(source: Path) -> None:
+    (cluster,) = by_kind(source, "RayCluster")
+    assert ray_cluster_faults(cluster) == []
 
 
 @pytest.mark.parametrize("source", ALL, ids=lambda path: path.stem)
 def test_every_pod_that_kuberay_makes_meets_the_restricted_standard(source: Path) -> None:
-    (service,) = by_kind(source, "RayService")
-    for pod in injected_pods(service):
+    (cluster,) = by_kind(source, "RayCluster")
+    for pod in injected_pods(cluster):
         assert violations(pod["spec"]) == [], pod["metadata"]["name"]

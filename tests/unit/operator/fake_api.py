@@ -110,12 +110,13 @@ class FakeApi:
         return copy.deepcopy(self._find(resource, namespace, name))
 
     async def put_status(
-        self, resource: Resource, namespace: str, name: str, uid: str, status: Mapping[str, Any]
+        self, resource: Resource, namespace: str, name: str, uid: str, version: str, status: Mapping[str, Any]
     ) -> Object:
         self._note("status", resource, name)
         found = self._find(resource, namespace, name)
         if found["metadata"]["uid"] != uid:
             raise Invalid("status", 422, "Invalid")
+        self._unchanged(resource, namespace, name, {"resourceVersion": version})
         return self.put({**found, "status": copy.deepcopy(dict(status))})
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str | None = None) -> None:

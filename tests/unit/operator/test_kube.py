@@ -124,9 +124,10 @@ async def test_server_side_apply_is_forced_under_one_field_manager(server: Serve
 
 async def test_a_status_is_written_to_that_very_object(server: Server, kube: Kube) -> None:
     server.answers = [(200, {})]
-    await kube.put_status(TENANT, "ns", "a", "uid-1", {"keys": 1})
+    await kube.put_status(TENANT, "ns", "a", "uid-1", "17", {"keys": 1})
     assert server.asked[0].path.endswith("/tenants/a/status")
     assert server.bodies[0][0] == {"op": "test", "path": "/metadata/uid", "value": "uid-1"}
+    assert server.bodies[0][1] == {"op": "replace", "path": "/metadata/resourceVersion", "value": "17"}
 
 
 async def test_a_deletion_names_the_object_by_its_uid(server: Server, kube: Kube) -> None:

@@ -12,11 +12,11 @@ from tests.unit.operator.fake_api import FakeApi
 from tests.unit.operator.fake_clock import FakeClock, settle
 from tradewind_operator.errors import LeaseLost, Unreachable
 from tradewind_operator.kinds import LEASE
-from tradewind_operator.leader import Elector, Terms
+from tradewind_operator.leader import Elector, LeaseTerms
 
 
 def elector(api: FakeApi, clock: FakeClock, identity: str) -> Elector:
-    terms = Terms("ns", "operator", identity)
+    terms = LeaseTerms("ns", "operator", identity)
     return Elector(api, terms, clock=clock, now=clock.now, sleep=clock.sleep)
 
 

@@ -1,7 +1,7 @@
 """Whatever order the news comes in, twice or not at all: what is reached in the end is the same.
 
-The whole of the operator but its watches and HTTP is here: router, memory, decision, plan, apply and status,
-on an API server of dicts, with KubeRay and Serve played at the moments that Hypothesis picks.
+The whole of the operator but its watches and HTTP is here: wakeups, memory, decision, plans and statuses, on
+an API server of dicts, with KubeRay and Serve played at the moments that Hypothesis picks.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import copy
-import json
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,22 +18,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.trace import NoOpTracer
 
-from tests.cluster.ray import RayCluster
 from tests.unit.api.builders import Data, resource
 from tests.unit.operator.fake_api import FakeApi
-from tradewind_operator.credentials import Credentials
+from tests.unit.operator.played import PlayedRays, PlayedTender
 from tradewind_operator.desired.metadata import owned_labels
 from tradewind_operator.desired.world import Defaults, Images
 from tradewind_operator.events import Events
 from tradewind_operator.gathering import Gatherer
-from tradewind_operator.kinds import CUSTOM, EVENT, RAY_SERVICE, SECRET, Resource, resource_of
-from tradewind_operator.live import parse_live
+from tradewind_operator.kinds import CUSTOM, EVENT, RAY_CLUSTER, SECRET, Resource, resource_of
 from tradewind_operator.policy.images import AllowedImages
 from tradewind_operator.publish import Publisher
-from tradewind_operator.reconcile import Reconciler, Terms
-from tradewind_operator.routing import Key, Router
+from tradewind_operator.reconcile import Reconciler, ReconcileSettings
 from tradewind_operator.status.conditions import ACCEPTED, TRUE, condition_of
-from tradewind_operator.status.live import Live
+from tradewind_operator.wakeups import Key, Wakeups
 
 NAMESPACE = "team"
 CLUSTERS = ("default", "other")
@@ -42,6 +38,7 @@ MOST_ROUNDS = 12
 MOST_REPAIRS = 3
 """A resource that is put right may leave another wrong, which is put right then."""
 RESYNC_S = 30.0
+LOOK_S = 5.0
 CPU = {"cpus": 8, "memory": "16Gi", "maxNodes": 4}
 BIG = {"cpus": 16, "memory": "64Gi", "maxNodes": 2}
 ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
@@ -142,22 +139,22 @@ class World:
         """Of KubeRay and Serve."""
         self._clock = 0.0
         """The operator's: it stands still, so that nothing is read anew but for what was heard."""
-        self._rays: dict[str, RayCluster] = {}
+        self._rays = PlayedRays(lambda: self.time)
         self._news: list[tuple[Resource, str, Data]] = []
         self._asked: set[Key] = set()
-        self._router = Router()
-        gatherer = Gatherer(self.api, AllowedImages(()), RESYNC_S, self._know)
+        self._wakeups = Wakeups()
+        gatherer = Gatherer(self.api, AllowedImages(()), RESYNC_S, self._know, RESYNC_S)
         defaults = Defaults(Images("head:1", "gateway:1", "cpu:1", "cuda:1"))
-        terms = Terms(
+        to = ReconcileSettings(
             defaults, lambda _, name: f"serve://{name}", lambda _, name: f"gateway://{name}", RESYNC_S
         )
         publisher = Publisher(self.api, Events(self.api, "operator"))
         self._reconciler = Reconciler(
             self.api,
             gatherer,
-            self,
+            PlayedTender(self._rays),
             publisher,
-            terms,
+            to,
             self,
             NoOpTracer(),
             clock=lambda: self._clock,
@@ -175,16 +172,10 @@ class World:
 
     # What the reconciler is given
 
-    async def read(self, serve_url: str, _gateway_url: str, _credentials: Credentials) -> Live:
-        ray = self._rays.get(serve_url.removeprefix("serve://"))
-        if ray is None:
-            return Live()
-        return parse_live(ray.document(self.time), ray.readiness(self.time, details=True)[1])
-
     def reconciled(self, seconds: float, error: BaseException | None) -> None: ...
 
     def _know(self, namespace: str, clusters: Any) -> None:
-        self._asked |= set(self._router.know(namespace, clusters))
+        self._asked |= set(self._wakeups.know(namespace, clusters))
 
     # What happens
 
@@ -233,37 +224,25 @@ class World:
         self._news.clear()
 
     def _tell(self, kind: Resource, change: str, body: Data) -> None:
-        for key in self._router.seen(kind, change, body):
+        for key in self._wakeups.seen(kind, change, body):
             if kind in CUSTOM:
                 self._reconciler.changed(key, kind)
+            else:
+                self._reconciler.woken(key)
             self._asked.add(key)
 
     async def _work(self) -> None:
         keys, self._asked = sorted(self._asked), set()
         for key in keys:
+            self._reconciler.woken(key)
             again = await self._reconciler(key)
-            if again is not None and again < RESYNC_S:
+            if again is not None and again < LOOK_S:
                 self._asked.add(key)
 
     def _kuberay(self) -> None:
         """KubeRay and Serve do all that there is to do."""
-        for name in CLUSTERS:
-            service = self.api.find(RAY_SERVICE, NAMESPACE, name)
-            if service is None:
-                continue
-            ray = self._rays.setdefault(name, RayCluster(self.time))
-            ray.put(json.loads(service["spec"]["serveConfigV2"]), self.time)
-            self.time += 10
-            status = {
-                "conditions": [{"type": "Ready", "status": "True", "reason": "NonZeroServeEndpoints"}],
-                "observedGeneration": service["metadata"]["generation"],
-                "serviceStatus": "Running",
-                "activeServiceStatus": {
-                    "rayClusterName": f"{name}-abcde",
-                    "applicationStatuses": ray.statuses(self.time),
-                },
-            }
-            self._news.append((RAY_SERVICE, MODIFIED, self.api.put({**service, "status": status})))
+        self._news += [(RAY_CLUSTER, MODIFIED, each) for each in self._rays.play(self.api, NAMESPACE)]
+        self.time += 10
 
     # The end
 
@@ -275,7 +254,7 @@ class World:
             self._hear(Hear((0.0,), frozenset(), frozenset()))
             if resync:
                 self._clock += 1_000.0
-                self._asked |= set(self._router.keys())
+                self._asked |= set(self._wakeups.keys())
             await self._work()
             if self.state() == before and (resync or not self._asked):
                 return
@@ -306,8 +285,8 @@ VOLATILE = frozenset(
 def plain(found: Any) -> Any:
     if isinstance(found, dict):
         kept = {key: plain(value) for key, value in found.items() if key not in VOLATILE}
-        if "workerGroupSpecs" in kept:
-            kept["workerGroupSpecs"] = [group for group in kept["workerGroupSpecs"] if group["maxReplicas"]]
+        if "workerGroupSpecs" in kept:  # in the order in which they were added, which is a matter of history
+            kept["workerGroupSpecs"].sort(key=lambda group: group["groupName"])
         return kept
     return [plain(item) for item in found] if isinstance(found, list) else found
 

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tests.unit.api.builders import cluster, model, route, tenant
 from tests.unit.operator.fake_api import FakeApi, Object
 from tests.unit.operator.fake_clock import FakeClock
-from tradewind_operator.credentials import Credentials
+from tests.unit.operator.played import PlayedRays, PlayedTender
 from tradewind_operator.errors import Invalid, Unreachable
 from tradewind_operator.events import Events
 from tradewind_operator.gathering import Gatherer
@@ -22,8 +22,11 @@ from tradewind_operator.kinds import (
     EVENT,
     MODEL_DEPLOYMENT,
     MODEL_ROUTE,
+    POD,
+    RAY_CLUSTER,
     RAY_SERVICE,
     SECRET,
+    SERVICE,
     SERVING_CLUSTER,
     TENANT,
     Resource,
@@ -31,21 +34,13 @@ from tradewind_operator.kinds import (
 from tradewind_operator.metrics import OperatorMetrics
 from tradewind_operator.operator import allowed_images, defaults_of
 from tradewind_operator.publish import Publisher
-from tradewind_operator.reconcile import Reconciler, Terms
-from tradewind_operator.routing import Key
+from tradewind_operator.reconcile import Reconciler, ReconcileSettings
 from tradewind_operator.settings import Settings
-from tradewind_operator.status.live import Live
+from tradewind_operator.wakeups import Key
 
 POOL = {"cpus": 4, "memory": "16Gi", "maxNodes": 4}
 CANARY = "tw-canary-0123456789abcdef"
 KEY = Key("ns", "default")
-
-
-class Eyes:
-    """Nothing can be reached."""
-
-    async def read(self, serve_url: str, gateway_url: str, credentials: Credentials) -> Live:
-        return Live()
 
 
 class World:
@@ -60,13 +55,16 @@ class World:
         self.homes: dict[str, set[str]] = {}
         gatherer = Gatherer(self.api, allowed_images(settings), 30.0, self._know)
         events = Events(self.api, "me", clock=self.clock, now=self.clock.now)
-        terms = Terms(defaults_of(settings), settings.serve_url, settings.endpoint)
+        self.rays = PlayedRays(self.clock)
+        to = ReconcileSettings(
+            defaults_of(settings), lambda _, name: f"serve://{name}", lambda _, name: f"gateway://{name}"
+        )
         self.reconciler = Reconciler(
             self.api,
             gatherer,
-            Eyes(),
+            PlayedTender(self.rays),
             Publisher(self.api, events),
-            terms,
+            to,
             self.metrics,
             provider.get_tracer("test"),
             clock=self.clock,
@@ -91,6 +89,32 @@ class World:
         again = await self.reconciler(KEY)
         return again, self.api.calls[before:]
 
+    async def settle(self, passes: int = 8) -> None:
+        """Reconcile and play, until long enough."""
+        for _ in range(passes):
+            self.rays.play(self.api, "ns")
+            self.clock.time += 6
+            await self.reconciler(KEY)
+
+    def clusters(self) -> list[str]:
+        return sorted(name for plural, _, name in self.api.objects if plural == RAY_CLUSTER.plural)
+
+    def edit(self, kind: Resource, name: str, **spec: Any) -> None:
+        """Somebody changes fields of a spec, and the operator hears of it."""
+        found = self.get(kind, name)
+        found["spec"] |= spec
+        self.api.put(found)
+        self.reconciler.changed(KEY, kind)
+
+    def hear(self, document: Object) -> None:
+        self.put(document)
+        self.reconciler.changed(KEY)
+
+    def keys(self, cluster: str) -> list[Any]:
+        """Key hashes that the gateways of a RayCluster were given."""
+        gateway = self.rays.config(cluster)["applications"][0]["deployments"][0]["user_config"]
+        return [each for entry in gateway.get("tenants", ()) for each in entry["key_hashes"]]
+
     def reasons(self, kind: Resource, name: str) -> dict[str, str]:
         conditions = self.get(kind, name).get("status", {}).get("conditions", [])
         return {item["type"]: item["reason"] for item in conditions}
@@ -114,36 +138,57 @@ def all_of_it() -> Sequence[Object]:
     )
 
 
-async def test_the_first_reconcile_makes_everything_and_the_second_changes_nothing() -> None:
+async def test_the_first_reconcile_makes_everything_and_later_ones_change_nothing() -> None:
     world = World()
     world.put(*all_of_it())
-    again, _ = await world.reconcile()
-    assert again == 2.0
-    assert '"llama"' in world.get(RAY_SERVICE, "default")["spec"]["serveConfigV2"]
-    for kind, name in ((MODEL_DEPLOYMENT, "llama"), (MODEL_ROUTE, "chat"), (TENANT, "acme")):
-        assert world.reasons(kind, name)["Accepted"] == "Accepted"
+    await world.reconcile()
+    (name,) = world.clusters()
+    assert world.get(SERVING_CLUSTER, "default")["status"]["rayCluster"] == name
+    for kind, each in ((MODEL_DEPLOYMENT, "llama"), (MODEL_ROUTE, "chat"), (TENANT, "acme")):
+        assert world.reasons(kind, each)["Accepted"] == "Accepted"
     assert world.get(MODEL_DEPLOYMENT, "llama")["metadata"]["finalizers"] == ["tradewind.dev/drain"]
     assert world.get(SERVING_CLUSTER, "default")["metadata"]["finalizers"] == ["tradewind.dev/protect"]
     assert world.homes == {"ns": {"default"}}
-    _, calls = await world.reconcile()
-    assert calls == [("get", "rayservices", "default")]
+    await world.settle()
+    for kind, each in ((SERVING_CLUSTER, "default"), (MODEL_DEPLOYMENT, "llama"), (MODEL_ROUTE, "chat")):
+        assert world.reasons(kind, each)["Ready"] == "Ready"
     world.clock.time += 31
     _, calls = await world.reconcile()
     assert {verb for verb, _, _ in calls} == {"get", "list"}
+    assert world.rays.told == [name]
+
+
+async def test_between_two_looks_only_the_secrets_are_read() -> None:
+    world = World()
+    world.put(*all_of_it())
+    await world.settle()
+    world.clock.time += 1.1
+    again, calls = await world.reconcile()
+    assert calls == [("get", "secrets", "keys")]
+    assert again is not None
+    assert again <= 1.0
+
+
+async def test_a_key_that_left_its_secret_opens_nothing_a_second_later() -> None:
+    world = World()
+    world.put(*all_of_it())
+    await world.settle()
+    (name,) = world.clusters()
+    assert len(world.keys(name)) == 1
+    world.put(secret("keys", other="nothing-of-interest-0123456789"))
+    world.clock.time += 1.1
+    await world.reconcile()
+    assert world.keys(name) == []
 
 
 async def test_a_change_of_a_route_takes_at_most_ten_calls() -> None:
     world = World()
     world.put(*all_of_it())
-    await world.reconcile()
-    changed = world.get(MODEL_ROUTE, "chat")
-    changed["spec"]["timeouts"] = {"firstToken": "77s"}
-    world.api.put(changed)
-    world.reconciler.changed(KEY)
+    await world.settle()
+    world.edit(MODEL_ROUTE, "chat", timeouts={"firstToken": "77s"})
     _, calls = await world.reconcile()
     assert len(calls) <= 10
-    assert ("apply", "rayservices", "default") in calls
-    assert "77" in world.get(RAY_SERVICE, "default")["spec"]["serveConfigV2"]
+    assert "77" in str(world.rays.config(*world.clusters()))
 
 
 async def test_no_key_is_in_anything_but_the_secret_it_came_from() -> None:
@@ -168,14 +213,14 @@ async def test_a_wrong_resource_is_told_so_and_the_others_go_on() -> None:
     assert span.attributes is not None
     assert span.attributes["tradewind.result"] == "ok"
     names = {child.name for child in world.spans.get_finished_spans() if child.parent is not None}
-    assert "apply RayService" in names
+    assert {"create RayCluster", "apply Service"} <= names
 
 
 async def test_what_the_api_server_refuses_is_said_on_the_cluster_and_the_verdicts_are_told_too() -> None:
     world = World()
     world.put(*all_of_it())
-    world.api.failing["apply", "rayservices"] = Invalid(
-        "apply RayService ns/default", 422, "Invalid", "spec.x is wrong"
+    world.api.failing["create", "rayclusters"] = Invalid(
+        "create RayCluster ns/default", 422, "Invalid", "spec.x is wrong"
     )
     with pytest.raises(Invalid):
         await world.reconcile()
@@ -188,7 +233,7 @@ async def test_what_the_api_server_refuses_is_said_on_the_cluster_and_the_verdic
     world.api.failing.clear()
     await world.reconcile()
     assert world.reasons(SERVING_CLUSTER, "default")["Ready"] != "ReconcileError"
-    assert world.api.find(RAY_SERVICE, "ns", "default") is not None
+    assert len(world.clusters()) == 1
 
 
 async def test_an_unexpected_error_is_told_by_its_class_alone(caplog: pytest.LogCaptureFixture) -> None:
@@ -215,23 +260,161 @@ async def test_without_an_api_server_nothing_is_told_and_nothing_breaks() -> Non
     assert world.reasons(TENANT, "acme")["Accepted"] == "Accepted"
 
 
-async def test_a_second_ray_cluster_is_announced_before_it_is_asked_for() -> None:
+async def test_a_second_ray_cluster_waits_for_approval_and_takes_over() -> None:
     world = World()
     world.put(*all_of_it())
+    await world.settle()
+    (first,) = world.clusters()
+    world.edit(SERVING_CLUSTER, "default", head={"cpus": 4})
+    await world.settle(2)
+    assert world.clusters() == [first]
+    assert world.reasons(SERVING_CLUSTER, "default")["ClusterUpgrade"] == "Held"
+    found = world.get(SERVING_CLUSTER, "default")
+    found["metadata"]["annotations"] = {"tradewind.dev/approve-upgrade": "true"}
+    world.hear(found)
     await world.reconcile()
-    service = world.get(RAY_SERVICE, "default")
-    status = {"observedGeneration": 1, "activeServiceStatus": {"rayClusterName": "default-abc"}}
-    world.api.put({**service, "status": status})
-    changed = world.get(SERVING_CLUSTER, "default")
-    changed["spec"]["head"] = {"cpus": 4}
-    world.api.put(changed)
-    world.reconciler.changed(KEY)
+    (second,) = set(world.clusters()) - {first}
+    status = world.get(SERVING_CLUSTER, "default")["status"]
+    assert (status["rayCluster"], status["pendingRayCluster"]) == (first, second)
+    world.edit(MODEL_ROUTE, "chat", timeouts={"firstToken": "77s"})
+    await world.settle(1)
+    for name in (first, second):
+        assert "77" in str(world.rays.config(name))
+    await world.settle()
+    assert world.get(SERVING_CLUSTER, "default")["status"]["rayCluster"] == second
+    assert world.get(SERVICE, "default")["spec"]["selector"]["ray.io/cluster"] == second
+    assert world.reasons(SERVING_CLUSTER, "default")["ClusterUpgrade"] == "NoUpgrade"
+    await world.settle(70)
+    assert world.clusters() == [second]
+    assert world.api.find(SERVICE, "ns", f"{first}-gateways") is None
+
+
+async def test_a_change_that_is_taken_back_gives_the_second_cluster_up() -> None:
+    world = World()
+    spec = {"pools": {"cpu": POOL}, "upgradeStrategy": {"type": "NewCluster"}}
+    world.put(*all_of_it(), cluster(**spec))
+    await world.settle()
+    (first,) = world.clusters()
+    world.edit(SERVING_CLUSTER, "default", head={"cpus": 4})
+    await world.reconcile()
+    assert len(world.clusters()) == 2
+    world.edit(SERVING_CLUSTER, "default", head={})
+    await world.reconcile()
+    assert world.clusters() == [first]
+
+
+async def test_models_move_to_new_pods_one_by_one_in_the_same_cluster() -> None:
+    world = World()
+    world.put(*all_of_it(), model("mistral", resources={"cpus": 1, "memory": "4Gi"}))
+    await world.settle()
+    (name,) = world.clusters()
+    old = [group["groupName"] for group in world.get(RAY_CLUSTER, name)["spec"]["workerGroupSpecs"]]
+    world.edit(SERVING_CLUSTER, "default", pools={"cpu": {**POOL, "memory": "24Gi"}})
+    await world.reconcile()
+    assert world.clusters() == [name]
+    await world.settle(1)
+    assert world.reasons(SERVING_CLUSTER, "default")["PodsCurrent"] == "Moving"
+    await world.settle(12)
+    new = [group["groupName"] for group in world.get(RAY_CLUSTER, name)["spec"]["workerGroupSpecs"]]
+    assert (new[0], len(new)) == (old[0], 2)
+    assert new[1] != old[1]
+    assert world.reasons(SERVING_CLUSTER, "default")["PodsCurrent"] == "Current"
+
+
+async def test_live_data_reach_a_cluster_though_nothing_else_can_be_written() -> None:
+    world = World()
+    world.put(*all_of_it())
+    await world.settle()
+    (name,) = world.clusters()
+    world.api.failing["apply", "networkpolicies"] = Unreachable("apply", 503)
+    world.edit(SERVING_CLUSTER, "default", networkPolicy={"allowFrom": [{"podSelector": {"a": "b"}}]})
+    world.put(secret("keys", other="nothing-of-interest-0123456789"))
+    world.clock.time += 2
+    with pytest.raises(Unreachable):
+        await world.reconcile()
+    assert world.keys(name) == []
+
+
+async def test_a_lost_head_is_told_nothing_is_torn_down_and_it_is_configured_anew() -> None:
+    world = World()
+    world.put(*all_of_it())
+    await world.settle()
+    (name,) = world.clusters()
+    world.rays.away.add(name)
+    lost = world.get(RAY_CLUSTER, name)
+    lost["status"]["conditions"][0]["status"] = "False"
+    world.api.put(lost)
+    world.reconciler.woken(KEY)
     _, calls = await world.reconcile()
-    told = calls.index(("status", "servingclusters", "default"))
-    assert told < calls.index(("apply", "rayservices", "default"))
-    conditions = world.get(SERVING_CLUSTER, "default")["status"]["conditions"]
-    (upgrade,) = [item for item in conditions if item["type"] == "ClusterUpgrade"]
-    assert (upgrade["status"], upgrade["reason"]) == ("True", "InProgress")
+    assert world.reasons(SERVING_CLUSTER, "default")["HeadReady"] == "HeadLost"
+    assert world.reasons(MODEL_DEPLOYMENT, "llama")["Ready"] == "Ready"
+    assert not {verb for verb, _, _ in calls} & {"delete", "apply", "patch"}
+    world.rays.away.clear()
+    del world.rays.rays[name]
+    await world.settle(3)
+    assert world.rays.told == [name, name]
+    assert world.reasons(SERVING_CLUSTER, "default")["HeadReady"] == "HeadReady"
+
+
+async def test_a_model_is_let_go_only_when_every_serve_has_said_that_it_is_gone() -> None:
+    world = World()
+    world.put(*all_of_it(), model("mistral", resources={"cpus": 1, "memory": "4Gi"}))
+    await world.settle()
+    (name,) = world.clusters()
+    world.rays.away.add(name)
+    leaving = world.get(MODEL_DEPLOYMENT, "mistral")
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    world.hear(leaving)
+    await world.settle(3)
+    assert world.api.find(MODEL_DEPLOYMENT, "ns", "mistral") is not None
+    world.rays.away.clear()
+    await world.settle(4)
+    assert world.api.find(MODEL_DEPLOYMENT, "ns", "mistral") is None
+
+
+async def test_an_earlier_releases_rayservice_keeps_everything_as_it_is() -> None:
+    world = World()
+    labels = {"app.kubernetes.io/managed-by": "tradewind-operator", "tradewind.dev/cluster": "default"}
+    service = {"apiVersion": "ray.io/v1", "kind": "RayService", "metadata": {"name": "default"}}
+    world.put(*all_of_it(), {**service, "metadata": {"name": "default", "labels": labels}})
+    _, calls = await world.reconcile()
+    assert world.clusters() == []
+    assert ("apply", "services", "default") not in calls
+    assert world.reasons(SERVING_CLUSTER, "default")["Ready"] == "RayServiceOfEarlierRelease"
+    assert "RayServiceOfEarlierRelease" in {item["reason"] for item in world.events()}
+    world.api.remove(RAY_SERVICE, "ns", "default")
+    await world.settle(6)
+    assert len(world.clusters()) == 1
+
+
+async def test_pods_name_the_models_on_them() -> None:
+    world = World()
+    world.put(*all_of_it())
+    await world.settle()
+    (name,) = world.clusters()
+    labels = {"tradewind.dev/cluster": "default", "ray.io/cluster": name, "models.tradewind.dev/gone": "true"}
+    for each, address in (("one", "10.0.0.1"), ("two", "10.0.0.2")):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": each, "labels": labels}}
+        world.put({**pod, "status": {"podIP": address}})
+    world.rays.rays[name].node_ips["llama"] = "10.0.0.1"
+    await world.settle(1)
+    found = {each: set(world.get(POD, each)["metadata"]["labels"]) for each in ("one", "two")}
+    assert "models.tradewind.dev/llama" in found["one"] - found["two"]
+    assert "models.tradewind.dev/gone" not in found["one"] | found["two"]
+
+
+async def test_a_status_is_not_written_over_what_somebody_has_changed() -> None:
+    world = World()
+    world.put(*all_of_it())
+    await world.settle()
+    touched = world.get(MODEL_DEPLOYMENT, "llama")
+    world.api.put({**touched, "metadata": {**touched["metadata"], "labels": {"a": "b"}}})
+    world.rays.rays[world.clusters()[0]].broken["llama"] = "out of memory"
+    world.reconciler.woken(KEY)
+    await world.reconcile()
+    assert world.reasons(MODEL_DEPLOYMENT, "llama")["Ready"] == "Ready"
+    await world.settle(1)
+    assert world.reasons(MODEL_DEPLOYMENT, "llama")["Ready"] != "Ready"
 
 
 async def test_a_namespace_without_anything_is_forgotten() -> None:

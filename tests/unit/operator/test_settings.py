@@ -20,7 +20,7 @@ def test_without_anything_the_defaults_hold() -> None:
     settings = load()
     assert settings.namespaces == ()
     assert settings.serve_url("ns", "chat") == "http://chat-head-svc.ns.svc:8265"
-    assert settings.endpoint("ns", "chat") == "http://chat.ns.svc:8000"
+    assert settings.endpoint("ns", "chat") == "http://chat-gateways.ns.svc:8000"
     assert settings.leader_election.duration_seconds == 10
 
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from kubernetes.aio.client.configuration import Configuration
 
 from tests.unit.operator.fake_clock import FakeClock
-from tradewind_operator.kinds import CUSTOM, RAY_SERVICE, TENANT, WATCHED, Resource
+from tradewind_operator.kinds import CUSTOM, RAY_CLUSTER, TENANT, WATCHED, Resource
 from tradewind_operator.kube import Connection
 from tradewind_operator.watching import Heartbeats, Scope, Watches, missing, quiet_kopf
 
@@ -141,11 +141,11 @@ async def test_kopf_lists_then_watches_and_never_writes() -> None:
 
 def test_a_watch_that_is_not_answered_is_named_after_two_and_a_half_periods() -> None:
     clock = FakeClock()
-    heartbeats = Heartbeats(Scope(kinds=(TENANT, RAY_SERVICE), namespaces=("ns",), period_s=60.0), clock)
+    heartbeats = Heartbeats(Scope(kinds=(TENANT, RAY_CLUSTER), namespaces=("ns",), period_s=60.0), clock)
     assert heartbeats.ages() == {}
     heartbeats.start()
     clock.time += 149
-    heartbeats.answered(RAY_SERVICE.path("ns"), watch=True)
+    heartbeats.answered(RAY_CLUSTER.path("ns"), watch=True)
     assert heartbeats.silent() == []
     clock.time += 2
     assert heartbeats.silent() == ["the watch of tenants in ns was not answered for 151 s"]
@@ -154,7 +154,7 @@ def test_a_watch_that_is_not_answered_is_named_after_two_and_a_half_periods() ->
     heartbeats.answered(PATH, watch=True)
     assert heartbeats.complete
     heartbeats.answered("/some/other/path", watch=True)
-    assert set(heartbeats.ages()) == {("tenants", "ns"), ("rayservices", "ns")}
+    assert set(heartbeats.ages()) == {("tenants", "ns"), ("rayclusters", "ns")}
     heartbeats.stop()
     assert heartbeats.silent() == []
 
@@ -169,9 +169,9 @@ def test_all_namespaces_are_one_watch_per_kind() -> None:
 def test_a_missing_definition_is_named_with_what_to_install() -> None:
     everything = {kind.root: frozenset(other.plural for other in WATCHED) for kind in WATCHED}
     assert missing(WATCHED, everything) == []
-    said = missing(WATCHED, everything | {RAY_SERVICE.root: frozenset()})
+    said = missing(WATCHED, everything | {RAY_CLUSTER.root: frozenset()})
     assert said == [
-        "the CustomResourceDefinition rayservices.ray.io (v1) is not installed: install KubeRay 1.7 or later"
+        "the CustomResourceDefinition rayclusters.ray.io (v1) is not installed: install KubeRay 1.7 or later"
     ]
     assert len(missing(WATCHED, {})) == 5
 

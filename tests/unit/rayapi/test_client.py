@@ -124,13 +124,15 @@ def test_what_serve_adds_of_its_own_is_no_difference() -> None:
         pytest.param(serving(), id="a head that came back empty"),
         pytest.param(serving(placed("gpu")), id="another pool"),
         pytest.param(serving(placed(num_replicas=2)), id="other replicas"),
+        pytest.param(serving(placed(user_config={"tenants": ["t"]})), id="a tenant too many"),
+        pytest.param(serving({**placed(), "args": {"drain_s": 300.0, "more": 1}}), id="an argument too many"),
         pytest.param(serving(placed(), {**placed(), "name": "more"}), id="one more"),
         pytest.param(serving(placed(), status="DELETING"), id="one that goes"),
         pytest.param({"applications": {"m": {"deployed_app_config": None}}}, id="one of someone else"),
     ],
 )
 def test_a_difference_is_seen(there: dict[str, object]) -> None:
-    assert not is_applied(deployed_configs(there), {"applications": [placed()]})
+    assert not is_applied(deployed_configs(there), {"applications": [placed(user_config={})]})
 
 
 def test_nodes_are_those_of_running_replicas_each_once() -> None:

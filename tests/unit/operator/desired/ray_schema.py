@@ -1,4 +1,4 @@
-"""What KubeRay 1.7 asks of a RayService, as far as the operator uses it, and the pods it makes of one.
+"""What KubeRay 1.7 asks of a RayCluster, as far as the operator uses it, and the pods it makes of one.
 
 Stated by hand from KubeRay's types and validation. Pod templates are left to Kubernetes' own schema.
 """
@@ -6,7 +6,7 @@ Stated by hand from KubeRay's types and validation. Pod templates are left to Ku
 from __future__ import annotations
 
 import copy
-import json
+import re
 from typing import Any, Final
 
 import jsonschema
@@ -96,30 +96,14 @@ _CONFIG: Final = {
         "workerGroupSpecs": {"type": "array", "items": _GROUP},
     },
 }
-_SPEC: Final = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["serveConfigV2", "rayClusterConfig"],
-    "properties": {
-        "upgradeStrategy": {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {"type": {"enum": ["NewCluster", "None"]}},
-        },
-        "rayClusterDeletionDelaySeconds": _COUNT,
-        "excludeHeadPodFromServeSvc": {"type": "boolean"},
-        "serveConfigV2": {"type": "string"},
-        "rayClusterConfig": _CONFIG,
-    },
-}
 
 
-def ray_service_faults(service: Data) -> list[str]:
+def ray_cluster_faults(cluster: Data) -> list[str]:
     """Everything that KubeRay's schema or its own validation would refuse."""
-    faults = [error.message for error in jsonschema.Draft202012Validator(_SPEC).iter_errors(service["spec"])]
-    if len(service["metadata"]["name"]) > 47:
-        faults.append("a name of more than 47 characters")
-    config = service["spec"]["rayClusterConfig"]
+    config, name = cluster["spec"], cluster["metadata"]["name"]
+    faults = [error.message for error in jsonschema.Draft202012Validator(_CONFIG).iter_errors(config)]
+    if len(name) > 53 or not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name):
+        faults.append("a name that is no DNS-1035 label of at most 53 characters")
     names = [group["groupName"] for group in config["workerGroupSpecs"]]
     if len(set(names)) != len(names):
         faults.append("two groups of one name")
@@ -139,15 +123,12 @@ def ray_service_faults(service: Data) -> list[str]:
             "RAY_enable_autoscaler_v2",
         }:
             faults.append(f"{where}: {taken} is KubeRay's")
-    ports = config["headGroupSpec"]["template"]["spec"]["containers"][0]["ports"]
-    if "serve" not in {port["name"] for port in ports}:
-        faults.append("KubeRay makes no Service without a port 'serve' of the head")
     return faults
 
 
-def injected_pods(service: Data) -> list[Data]:
+def injected_pods(cluster: Data) -> list[Data]:
     """One pod per group with the containers that KubeRay adds: the autoscaler, and the wait for the GCS."""
-    config = service["spec"]["rayClusterConfig"]
+    config = cluster["spec"]
     head = _pod("head", config["headGroupSpec"])
     options = config["autoscalerOptions"]
     autoscaler = {key: options[key] for key in ("securityContext", "resources", "env", "volumeMounts")}
@@ -166,9 +147,3 @@ def _pod(name: str, group: Data) -> Data:
     labels = {**template["metadata"]["labels"], **group.get("labels", {})}
     about = {**template["metadata"], "name": name, "labels": labels}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": about, "spec": template["spec"]}
-
-
-def serve_config(service: Data) -> Data:
-    """What Serve is told."""
-    parsed: Data = json.loads(service["spec"]["serveConfigV2"])
-    return parsed

@@ -15,9 +15,11 @@ from tradewind_operator.desired.network import OPERATOR_LABELS
 from tradewind_operator.desired.objects import desired_objects
 from tradewind_operator.desired.world import ClusterWorld, Endpoint, Manifest
 
+ACTIVE = "default-0a1b2c3d"
+
 
 def objects(found: ClusterWorld, kind: str) -> dict[str, Manifest]:
-    return {one["metadata"]["name"]: one for one in desired_objects(found) if one["kind"] == kind}
+    return {one["metadata"]["name"]: one for one in desired_objects(found, ACTIVE) if one["kind"] == kind}
 
 
 def ports(rules: list[Manifest]) -> set[int]:
@@ -25,7 +27,7 @@ def ports(rules: list[Manifest]) -> set[int]:
 
 
 def test_everything_is_labelled_and_owned_and_nothing_holds_a_secret() -> None:
-    for one in desired_objects(busy()):
+    for one in desired_objects(busy(), ACTIVE):
         assert one["metadata"]["labels"]["tradewind.dev/cluster"] == "default"
         assert one["metadata"]["ownerReferences"][0]["controller"] is True
         assert one["kind"] not in ("Secret", "ConfigMap")
@@ -156,11 +158,18 @@ def test_no_budget_holds_up_the_drain_of_a_node_for_ever() -> None:
     assert set(objects(world(), "PodDisruptionBudget")) == {"default-gateway"}
 
 
-def test_the_endpoint_moves_with_the_cluster_that_serves() -> None:
-    first = objects(world(), "Service")["default"]["spec"]["selector"]
-    later = objects(replace(world(), active_ray_cluster="c"), "Service")["default"]["spec"]["selector"]
-    assert later == {**first, "ray.io/cluster": "c"}
-    assert first["ray.io/group"] == "gateway"
+def test_the_endpoint_is_of_the_cluster_that_serves_and_each_cluster_has_gateways_of_its_own() -> None:
+    services = {
+        one["metadata"]["name"]: one["spec"]["selector"]
+        for one in desired_objects(world(), "default-new", ["default-old"])
+        if one["kind"] == "Service"
+    }
+    roles = {"tradewind.dev/cluster": "default", "tradewind.dev/role": "gateway"}
+    assert services == {
+        "default": {**roles, "ray.io/cluster": "default-new"},
+        "default-new-gateways": {**roles, "ray.io/cluster": "default-new"},
+        "default-old-gateways": {**roles, "ray.io/cluster": "default-old"},
+    }
 
 
 def test_the_endpoint_is_seen_as_the_settings_say_without_another_pod() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 from tests.golden.operator.rendering import world_of
 from tests.unit.api.builders import Data, cluster, model, route, tenant
 from tests.unit.compiler.worlds import text
-from tradewind_operator.desired.objects import desired_objects
+from tradewind_operator.desired.raycluster import kind_of_group, ray_cluster
 from tradewind_operator.desired.world import ClusterWorld, Manifest
-from tradewind_operator.plan import ObjectRef
+from tradewind_operator.planning.objects import ObjectRef
 
 CPU_POOL = {"cpus": 4, "memory": "8Gi", "maxNodes": 2}
 GPU_POOL = {"gpus": 1, "cpus": 8, "memory": "32Gi", "maxNodes": 4}
@@ -30,22 +30,16 @@ def busy(weight: int = 80, **spec: Any) -> ClusterWorld:
     return world(model("llama"), model("mistral"), route(variants=variants), tenant(keys=KEYS), **spec)
 
 
-def service_of(found: ClusterWorld | list[Manifest]) -> Manifest:
-    """The RayService."""
-    objects = found if isinstance(found, list) else desired_objects(found)
-    (service,) = (manifest for manifest in objects if manifest["kind"] == "RayService")
-    return service
-
-
 def config_of(found: ClusterWorld) -> Manifest:
-    """Its rayClusterConfig."""
-    config: Manifest = service_of(found)["spec"]["rayClusterConfig"]
-    return config
+    """The spec of its RayCluster."""
+    spec: Manifest = ray_cluster(found)["spec"]
+    return spec
 
 
-def group_of(found: ClusterWorld, name: str) -> Manifest:
-    """One worker group."""
-    (group,) = (group for group in config_of(found)["workerGroupSpecs"] if group["groupName"] == name)
+def group_of(found: ClusterWorld, kind: str) -> Manifest:
+    """The worker group of a kind."""
+    groups = config_of(found)["workerGroupSpecs"]
+    (group,) = (group for group in groups if kind_of_group(group["groupName"]) == kind)
     return dict(group)
 
 

@@ -66,10 +66,10 @@ def deleting(data: Data) -> Data:
 
 
 def documents(*data: Data) -> Documents:
-    def of(kind: str) -> tuple[Data, ...]:
-        return tuple(each for each in data if each["kind"] == kind)
-
-    return Documents(NAMESPACE, of("ServingCluster"), of("ModelDeployment"), of("ModelRoute"), of("Tenant"))
+    kinds = dict.fromkeys(each["kind"] for each in data)
+    return Documents(
+        NAMESPACE, {kind: tuple(each for each in data if each["kind"] == kind) for kind in kinds}
+    )
 
 
 def decided(*data: Data, about: str = "default", secrets: SecretValues = KEYS, **more: Any) -> Decision:

@@ -273,21 +273,6 @@ def test_deleting_a_cluster_with_models_is_refused_until_it_is_asked_for() -> No
     assert decided(deleting(cluster())).deletion is Deletion.ALLOWED
 
 
-def test_what_makes_the_configuration_too_large_is_refused_and_the_rest_goes_on() -> None:
-    parts = platform()
-    before = decided(*parts)
-    big = {"systemPrompt": "x" * 30_000}
-    variants = [{"name": "a", "deployment": "llama", "overrides": big}]
-    decision = decided(*parts, route("huge", variants=variants), route("small", "llama"), max_bytes=20_000)
-    assert said(decision, "ModelRoute", "huge") == (False, "TooLarge", None)
-    assert said(decision, "ModelRoute", "small") == (True, "Accepted", 1)
-    assert served(decision)[1].keys() == {"chat", "direct", "small"}
-    none = decided(*parts, max_bytes=100)
-    assert said(none, "ServingCluster", "default")[:2] == (False, "TooLarge")
-    assert none.compiled is None
-    assert before.compiled is not None
-
-
 def test_a_message_is_never_longer_than_a_condition_takes() -> None:
     variants = [{"name": f"v{i}", "deployment": f"none-{i}"} for i in range(32)]
     decision = decided(cluster(), route(variants=variants))
@@ -346,10 +331,41 @@ def test_a_thousand_models_and_five_hundred_routes_take_little_time() -> None:
     parts[5] = edited(parts[5], "spec.engine.args", {"nonsense": 1})
     parts[1_200] = edited(parts[1_200], "spec.variants.0.deployment", "nobody")
     started = time.perf_counter()
-    decision = decided(*parts, max_bytes=2_000_000)
+    decision = decided(*parts)
     took = time.perf_counter() - started
     assert [key for key, found in decision.verdicts.items() if not found.accepted] == [
         ("ModelDeployment", "m0003"), ("ModelRoute", "r198")
     ]  # fmt: skip
     assert decision.verdicts["ModelRoute", "r198"].reason is Reason.DEPLOYMENT_NOT_FOUND
     assert took < 1.9
+
+
+def revoking(data: Data, **spec: Any) -> Data:
+    """A Tenant with two keys that was accepted, as somebody has written it since."""
+    keys = [{"secret": {"name": name, "key": "key"}} for name in ("acme", "beta")]
+    before = accepted(changed(data, "spec.keys", keys))
+    return changed(edited(before, "spec.keys", keys[1:]), "spec", {"keys": keys[1:], **spec})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"models": ["nobody"]}, id="an unknown model"),
+        pytest.param({"modells": ["chat"]}, id="an unknown field"),
+        pytest.param({"keys": [{"secret": {"name": "beta", "key": "key"}}, 7]}, id="a key that is none"),
+    ],
+)
+def test_a_key_that_is_taken_out_opens_nothing_whatever_else_is_wrong(wrong: Data) -> None:
+    parts = platform()[:-1]
+    decision = decided(*parts, revoking(tenant(), **wrong))
+    assert not decision.verdicts["Tenant", "acme"].accepted
+    assert decision.compiled is not None
+    hashes = [entry.key_hashes for entry in decision.compiled.gateway.tenants]
+    expected = [] if "models" in wrong else [("bb" * 32,)]
+    assert hashes == expected
+
+
+def test_without_readable_keys_a_tenant_is_closed() -> None:
+    decision = decided(*platform()[:-1], revoking(tenant(), keys="none"))
+    assert decision.compiled is not None
+    assert decision.compiled.gateway.tenants == ()

@@ -1,10 +1,11 @@
-"""A platform at some moment: RayService, Serve and gateway as they would say it."""
+"""A platform at some moment: RayCluster, Serve and gateway as they would say it."""
 
 from __future__ import annotations
 
 import copy
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,11 +13,13 @@ from tests.unit.api.builders import Data
 from tests.unit.operator.policy.objects import decided, platform
 from tradewind.api.status import STATUSES
 from tradewind.rayapi.app_status import AppStatus
+from tradewind_operator.planning.clusters import ClustersPlan, Upgrade
 from tradewind_operator.policy.decision import Decision
 from tradewind_operator.status.cluster import cluster_status
 from tradewind_operator.status.deployment import deployment_status
-from tradewind_operator.status.live import DeploymentLive, GatewayLive, Live, Upgrade
+from tradewind_operator.status.live import DeploymentLive, GatewayLive, Live
 from tradewind_operator.status.observation import Observation
+from tradewind_operator.status.raycluster import RayClusterState
 from tradewind_operator.status.route import answering, route_status
 from tradewind_operator.status.tenant import tenant_status
 
@@ -24,18 +27,14 @@ NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
 
 
-def rayservice(generation: int = 3, observed: int = 3, ready: str = "True", **status: Any) -> Data:
-    conditions = [{"type": "Ready", "status": ready, "reason": "NonZeroServeEndpoints", "message": "why"}]
-    return {
-        "metadata": {"name": "default", "generation": generation},
-        "status": {
-            "conditions": conditions,
-            "observedGeneration": observed,
-            "serviceStatus": "Running",
-            "activeServiceStatus": {"rayClusterName": "default-abc", "applicationStatuses": {}},
-            **status,
-        },
-    }
+ACTIVE = "default-0a1b2c3d"
+
+
+def ray(head: bool = True, **more: Any) -> RayClusterState:
+    state = RayClusterState(
+        ACTIVE, head_ready=head, seen=True, configured=True, served=True, reason="", why=""
+    )
+    return replace(state, **more)
 
 
 def app(name: str, status: str = "RUNNING", message: str = "", running: int = 1, **more: Any) -> AppStatus:
@@ -59,16 +58,20 @@ def live(
 def seen(
     decision: Decision,
     what: Live | None = None,
-    service: Data | None = None,
+    cluster: RayClusterState | None = None,
     now: datetime = NOW,
-    upgrade: Upgrade | None = None,
+    **more: Any,
 ) -> Observation:
-    return Observation(decision, service, what or Live(), upgrade or Upgrade(), now)
+    """With the given RayCluster; without any where that is None."""
+    if cluster is None:
+        return Observation(decision, now, **more)
+    plan = ClustersPlan(ACTIVE, upgrade=more.pop("upgrade", Upgrade()))
+    return Observation(decision, now, {ACTIVE: cluster}, {ACTIVE: what or Live()}, plan, **more)
 
 
 def healthy(*data: Data, now: datetime = NOW) -> Observation:
     decision = decided(*(data or platform()))
-    return seen(decision, live(decision), rayservice(), now)
+    return seen(decision, live(decision), ray(), now)
 
 
 def statuses(observation: Observation) -> dict[tuple[str, str], dict[str, Any]]:

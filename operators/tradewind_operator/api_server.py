@@ -10,7 +10,7 @@ from tradewind_operator.kinds import Resource
 Object = dict[str, Any]
 
 
-class Api(Protocol):
+class ApiServer(Protocol):
     """See `kube.Kube`, which is the real one."""
 
     async def list(self, resource: Resource, namespace: str, selector: str = "") -> list[Object]: ...
@@ -30,7 +30,7 @@ class Api(Protocol):
     ) -> Object: ...
 
     async def put_status(
-        self, resource: Resource, namespace: str, name: str, uid: str, status: Mapping[str, Any]
+        self, resource: Resource, namespace: str, name: str, uid: str, version: str, status: Mapping[str, Any]
     ) -> Object: ...
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str | None = None) -> None: ...

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tradewind_operator.kinds import MODEL_DEPLOYMENT, MODEL_ROUTE, RAY_SERVICE, SERVING_CLUSTER, TENANT
-from tradewind_operator.routing import Key, Router
+from tradewind_operator.kinds import MODEL_DEPLOYMENT, MODEL_ROUTE, RAY_CLUSTER, SERVING_CLUSTER, TENANT
+from tradewind_operator.wakeups import Key, Wakeups
 
 
 def body(name: str, generation: int = 1, uid: str = "", **more: Any) -> dict[str, Any]:
@@ -14,7 +14,7 @@ def body(name: str, generation: int = 1, uid: str = "", **more: Any) -> dict[str
 
 
 def test_a_new_spec_counts_and_our_own_writes_do_not() -> None:
-    router = Router()
+    router = Wakeups()
     assert router.seen(SERVING_CLUSTER, None, body("default")) == [Key("ns", "default")]
     assert router.seen(MODEL_DEPLOYMENT, "ADDED", body("llama", spec={})) == [Key("ns", "default")]
     finalized = body("llama", status={"state": "Running"}, metadata={"finalizers": ["tradewind.dev/drain"]})
@@ -23,7 +23,7 @@ def test_a_new_spec_counts_and_our_own_writes_do_not() -> None:
 
 
 def test_an_annotation_and_a_deletion_count() -> None:
-    router = Router()
+    router = Wakeups()
     router.seen(SERVING_CLUSTER, None, body("default"))
     marked = body("default", metadata={"annotations": {"tradewind.dev/delete-models": "true"}})
     assert router.seen(SERVING_CLUSTER, "MODIFIED", marked)
@@ -32,32 +32,32 @@ def test_an_annotation_and_a_deletion_count() -> None:
 
 
 def test_a_relist_of_what_is_known_asks_for_nothing() -> None:
-    router = Router()
+    router = Wakeups()
     assert router.seen(TENANT, None, body("acme"))
     assert router.seen(TENANT, None, body("acme")) == []
 
 
 def test_a_route_or_tenant_concerns_every_cluster_of_its_namespace() -> None:
-    router = Router()
+    router = Wakeups()
     router.seen(SERVING_CLUSTER, None, body("a"))
     router.seen(SERVING_CLUSTER, None, body("b"))
     assert router.seen(MODEL_ROUTE, "ADDED", body("chat")) == [Key("ns", "a"), Key("ns", "b")]
 
 
 def test_a_rayservice_counts_by_its_status_without_times() -> None:
-    router = Router()
+    router = Wakeups()
     labels = {"labels": {"tradewind.dev/cluster": "chat"}}
     status = {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "1"}]}
     first = body("chat", metadata=labels, status=status)
-    assert router.seen(RAY_SERVICE, None, first) == [Key("ns", "chat")]
+    assert router.seen(RAY_CLUSTER, None, first) == [Key("ns", "chat")]
     later = {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2"}]}
-    assert router.seen(RAY_SERVICE, "MODIFIED", body("chat", 2, metadata=labels, status=later)) == []
+    assert router.seen(RAY_CLUSTER, "MODIFIED", body("chat", 2, metadata=labels, status=later)) == []
     ready = {"conditions": [{"type": "Ready", "status": "False"}]}
-    assert router.seen(RAY_SERVICE, "MODIFIED", body("chat", metadata=labels, status=ready))
+    assert router.seen(RAY_CLUSTER, "MODIFIED", body("chat", metadata=labels, status=ready))
 
 
 def test_what_a_reconcile_finds_out_about_clusters_replaces_what_was_guessed() -> None:
-    router = Router()
+    router = Wakeups()
     router.seen(MODEL_DEPLOYMENT, "ADDED", body("llama", spec={"cluster": "gone"}))
     assert router.know("ns", {"default"}) == [Key("ns", "default")]
     assert router.keys() == [Key("ns", "default")]

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from tests.unit.operator.desired.worlds import busy
+from tradewind.rayapi.client import ControlError
 from tradewind_operator.credentials import Credentials
-from tradewind_operator.live import LiveReader, parse_live
+from tradewind_operator.status.live import Live
+from tradewind_operator.tending import Charge, Tender, parse_gateway
 
 CREDENTIALS = Credentials("ray-token", "internal-token", b"k" * 64)
 SERVE = {
@@ -58,14 +61,23 @@ async def platform() -> AsyncIterator[Platform]:
 
 
 @pytest.fixture
-async def reader() -> AsyncIterator[LiveReader]:
-    reader = LiveReader(timeout_s=1.0)
-    yield reader
-    await reader.close()
+async def tender() -> AsyncIterator[Tender]:
+    tender = Tender()
+    yield tender
+    await tender.close()
 
 
-async def test_serve_and_gateway_are_read_with_a_token_each(platform: Platform, reader: LiveReader) -> None:
-    live = await reader.read(platform.url, platform.url, CREDENTIALS)
+async def nothing() -> None:
+    """There is nothing to note before Serve is given applications."""
+
+
+async def look(tender: Tender, url: str) -> Live:
+    charge = Charge("default-0a1b2c3d", url, url, ("gateway-1",), ("gateway-1",), frozenset(), None)
+    return await tender.tend(charge, CREDENTIALS, nothing)
+
+
+async def test_both_sides_are_read_with_a_token_each(platform: Platform, tender: Tender) -> None:
+    live = await look(tender, platform.url)
     assert live.apps is not None
     assert (live.apps["llama"].running, live.apps["llama"].wanted) == (1, 2)
     assert live.gateway is not None
@@ -79,33 +91,49 @@ async def test_serve_and_gateway_are_read_with_a_token_each(platform: Platform, 
 
 
 async def test_a_gateway_that_is_not_ready_still_says_which_configuration_it_has(
-    platform: Platform, reader: LiveReader
+    platform: Platform, tender: Tender
 ) -> None:
     platform.status = 503
-    live = await reader.read(platform.url, platform.url, CREDENTIALS)
+    live = await look(tender, platform.url)
     assert live.apps is None
     assert live.gateway is not None
 
 
 @pytest.mark.parametrize(("status", "text"), [(302, ""), (200, "no JSON"), (200, "[]"), (500, "{}")])
 async def test_what_makes_no_sense_counts_as_not_there(
-    platform: Platform, reader: LiveReader, status: int, text: str
+    platform: Platform, tender: Tender, status: int, text: str
 ) -> None:
     platform.status = status
     platform.answers = dict.fromkeys(platform.answers, text)
-    live = await reader.read(platform.url, platform.url, CREDENTIALS)
+    live = await look(tender, platform.url)
     assert (live.apps, live.gateway) == (None, None)
+    assert live.problem
 
 
-async def test_what_cannot_be_reached_is_none(reader: LiveReader) -> None:
-    live = await reader.read("http://127.0.0.1:1", "http://127.0.0.1:1", CREDENTIALS)
+async def test_what_cannot_be_reached_is_none_and_says_so(tender: Tender) -> None:
+    live = await look(tender, "http://127.0.0.1:1")
     assert (live.apps, live.gateway) == (None, None)
+    assert "cannot be reached" in live.problem
 
 
 @pytest.mark.parametrize(
     "serve",
     [{"applications": []}, {"applications": {"a": None}}, {"applications": {"a": {"deployments": 3}}}],
 )
-def test_a_document_of_another_shape_is_none(serve: dict[str, Any]) -> None:
-    assert parse_live(serve, {"revision": 3}).apps is None
-    assert parse_live(serve, {"revision": 3}).gateway is None
+async def test_a_document_of_another_shape_is_none(
+    platform: Platform, tender: Tender, serve: dict[str, Any]
+) -> None:
+    platform.answers["/api/serve/applications/"] = serve
+    assert (await look(tender, platform.url)).apps is None
+    assert parse_gateway({"revision": 3}) is None
+
+
+async def test_nothing_is_sent_where_it_could_not_be_noted_before(platform: Platform, tender: Tender) -> None:
+    async def refuse() -> None:
+        raise ControlError("it could not be noted")
+
+    found = busy()
+    charge = Charge("c", platform.url, platform.url, (), (), frozenset(), found.compiled)
+    live = await tender.tend(charge, CREDENTIALS, refuse)
+    assert (live.sent, live.problem) == (False, "it could not be noted")
+    assert live.apps is not None

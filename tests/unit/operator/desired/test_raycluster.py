@@ -1,17 +1,14 @@
-"""The RayService: what may change it, what Serve reads in it, and that it fits into etcd."""
+"""The RayCluster: what may change it, and under which names."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.api.builders import Data, model, route, tenant
-from tests.unit.operator.desired.ray_schema import serve_config
 from tests.unit.operator.desired.worlds import (
     CPU_POOL,
     GPU_POOL,
@@ -20,11 +17,17 @@ from tests.unit.operator.desired.worlds import (
     config_of,
     group_of,
     pod_of,
-    service_of,
     world,
 )
-from tradewind.api.wire import EngineSettings, GatewayConfig
-from tradewind_operator.desired.rayservice import serve_config_text
+from tradewind.api.cluster import MAX_CLUSTER_NAME
+from tradewind_operator.desired import names
+from tradewind_operator.desired.raycluster import ray_cluster
+from tradewind_operator.desired.world import ClusterWorld
+
+
+def name_of(found: ClusterWorld) -> str:
+    return str(ray_cluster(found)["metadata"]["name"])
+
 
 NAMES = st.sampled_from(["llama", "mistral", "qwen", "phi", "gemma"])
 
@@ -64,49 +67,59 @@ def test_a_new_pool_only_appends_a_group(more: Data) -> None:
     assert {**after, "workerGroupSpecs": []} == {**before, "workerGroupSpecs": []}
 
 
-def test_serve_reads_what_was_compiled() -> None:
-    found = busy()
-    config = serve_config(service_of(found))
-    gateway, *engines = config["applications"]
-    assert GatewayConfig.model_validate(gateway["deployments"][0]["user_config"]) == found.compiled.gateway
-    read = {app["name"]: EngineSettings.model_validate(app["args"]["settings"]) for app in engines}
-    assert read == found.compiled.engines
-    wanted = {**found.compiled.serve_config, "applications": []}
-    assert {**config, "applications": []} == wanted
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"rayVersion": "2.61.0"}, id="Ray's version"),
+        pytest.param({"head": {"cpus": 4}}, id="the head"),
+        pytest.param({"gcsFaultTolerance": {"redisAddress": "redis:6379"}}, id="where Ray's state is"),
+    ],
+)
+def test_what_cannot_change_in_place_is_another_cluster(change: Data) -> None:
+    assert name_of(world(**change)) != name_of(world())
 
 
-def test_the_same_resources_in_another_order_are_the_same_text() -> None:
-    one = world(model("llama"), model("mistral"), route())
-    other = world(route(), model("mistral"), model("llama"))
-    assert service_of(one)["spec"]["serveConfigV2"] == service_of(other)["spec"]["serveConfigV2"]
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"pools": {"cpu": {**CPU_POOL, "memory": "16Gi"}}}, id="a pool's pods"),
+        pytest.param({"gateway": {"cpus": 2}}, id="the gateways' pods"),
+        pytest.param({"pools": {"cpu": {**CPU_POOL, "maxNodes": 9}}}, id="a size"),
+        pytest.param({"head": {"tolerations": [{"operator": "Exists"}]}}, id="tolerations"),
+    ],
+)
+def test_everything_else_changes_in_the_same_cluster(change: Data) -> None:
+    assert name_of(world(**change)) == name_of(world())
 
 
-@given(st.dictionaries(st.text(max_size=8), st.text(max_size=40), max_size=4))
-def test_yaml_and_json_parsers_read_the_same(content: dict[str, str]) -> None:
-    text = serve_config_text(content)
-    assert json.loads(text) == content
-    assert yaml.safe_load(text) == content
+def test_a_group_is_another_one_when_its_pods_are_others_and_only_then() -> None:
+    def groups(*pools: Data) -> list[str]:
+        return [
+            group["groupName"]
+            for group in config_of(world(pools=dict(zip(("cpu", "l4"), pools, strict=True))))[
+                "workerGroupSpecs"
+            ]
+        ]
+
+    before = groups(CPU_POOL, GPU_POOL)
+    tolerant = {**CPU_POOL, "tolerations": [{"key": "x", "operator": "Exists"}], "maxNodes": 7}
+    assert groups(tolerant, GPU_POOL) == before
+    after = groups({**CPU_POOL, "engineImage": "registry.example/other:2"}, GPU_POOL)
+    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, True]
+    assert after[1].startswith("pool-cpu-")
 
 
-def test_a_thousand_models_stay_well_under_the_limit_of_etcd() -> None:
-    models = [model(f"m{number:04}") for number in range(1000)]
-    routes = [
-        route(
-            f"r{number:03}",
-            variants=[
-                {"name": "control", "deployment": f"m{number:04}", "weight": 90},
-                {"name": "candidate", "deployment": f"m{number + 1:04}", "weight": 10},
-            ],
-        )
-        for number in range(500)
-    ]
-    stored = json.dumps(service_of(world(*models, *routes)), separators=(",", ":"))
-    assert len(stored) < 0.55 * 1.5 * 2**20
+def test_ray_nodes_bear_the_name_of_their_group_for_serve_to_choose_by() -> None:
+    for group in config_of(busy())["workerGroupSpecs"]:
+        assert group["labels"]["tradewind.dev/group"] == group["groupName"]
 
 
-def test_the_old_cluster_lives_until_its_streams_have_ended() -> None:
-    spec = service_of(world(model(drain={"timeout": "1h"})))["spec"]
-    assert spec["rayClusterDeletionDelaySeconds"] >= 3600
+def test_the_longest_name_is_one_that_kuberay_takes() -> None:
+    assert len(names.ray_cluster("c" * MAX_CLUSTER_NAME, names.short_hash({}))) <= 53
+    assert len(names.gateways_service(names.ray_cluster("c" * MAX_CLUSTER_NAME, names.short_hash({})))) <= 63
+
+
+def test_a_pod_may_end_its_streams_however_long_they_are() -> None:
     grace = pod_of(world(), "gateway")["terminationGracePeriodSeconds"]
     assert grace == pod_of(world(model(drain={"timeout": "1h"})), "gateway")["terminationGracePeriodSeconds"]
     assert grace > 3600

@@ -1,4 +1,4 @@
-"""From watch events to keys: what changed, and which ServingClusters must be looked at because of it.
+"""Which reconciles an event wakes: what changed, and which ServingClusters must be looked at because of it.
 
 Pure state, used in one event loop. An object is told by a digest of what people (or KubeRay) change in it,
 so that the operator's own writes of status and finalizers ask for nothing. What slips through is caught by
@@ -11,12 +11,12 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from tradewind_operator.kinds import MODEL_DEPLOYMENT, RAY_SERVICE, SERVING_CLUSTER, Resource
+from tradewind_operator.kinds import MODEL_DEPLOYMENT, RAY_CLUSTER, SERVING_CLUSTER, Resource
 
 DEFAULT_CLUSTER: Final = "default"
 CLUSTER_LABEL: Final = "tradewind.dev/cluster"
-_VOLATILE: Final = frozenset({"lastUpdateTime", "healthLastUpdateTime", "lastTransitionTime"})
-"""Fields of a RayService's status that change when nothing else does."""
+_VOLATILE: Final = frozenset({"lastUpdateTime", "lastTransitionTime", "stateTransitionTimes"})
+"""Fields of a RayCluster's status that change when nothing else does."""
 
 
 class Key(NamedTuple):
@@ -29,7 +29,7 @@ class Key(NamedTuple):
         return f"{self.namespace}/{self.cluster}"
 
 
-class Router:
+class Wakeups:
     """Remembers what was seen, and which clusters each namespace has."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Router:
             if self._seen.get(uid) == digest:
                 return []
             self._seen[uid] = digest
-        if kind == RAY_SERVICE:
+        if kind == RAY_CLUSTER:
             labels = metadata.get("labels") or {}
             return [Key(namespace, str(labels.get(CLUSTER_LABEL) or metadata["name"]))]
         homes = self._homes.setdefault(namespace, set())
@@ -74,7 +74,7 @@ class Router:
 
 def _content(kind: Resource, body: Mapping[str, Any]) -> str:
     metadata = body["metadata"]
-    if kind == RAY_SERVICE:
+    if kind == RAY_CLUSTER:
         told: Any = [metadata.get("deletionTimestamp"), _steady(body.get("status"))]
     else:
         fields = ("deletionTimestamp", "labels", "annotations")
