@@ -21,6 +21,7 @@ from tradewind_operator.reading import (
     read_owned,
     read_pods,
     read_ray_clusters,
+    read_storage_class,
 )
 from tradewind_operator.status.conditions import ACCEPTED, FALSE, condition_of
 from tradewind_operator.wakeups import Key
@@ -62,6 +63,7 @@ class Gatherer:
         full, looks = now - memory.full_at >= self._resync_s, now >= memory.look_at
         if full:
             memory.observed = await read_owned(self._api, key.namespace, key.cluster)
+            memory.storage_class_exists = await read_storage_class(self._api)
             memory.earlier = await read_earlier(self._api, key.namespace, key.cluster)
         elif looks or memory.changed:
             kept = {ref: there for ref, there in memory.observed.items() if ref.kind != RAY_CLUSTER.kind}

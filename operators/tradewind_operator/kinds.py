@@ -58,6 +58,8 @@ SERVICE_ACCOUNT: Final = Resource("v1", "ServiceAccount", "serviceaccounts")
 VOLUME_CLAIM: Final = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 DISRUPTION_BUDGET: Final = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 NETWORK_POLICY: Final = Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
+STORAGE_CLASS: Final = Resource("storage.k8s.io/v1", "StorageClass", "storageclasses")
+"""The one that has no namespace."""
 LEASE: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
 EVENT: Final = Resource("events.k8s.io/v1", "Event", "events")
 
@@ -78,7 +80,7 @@ the operator may not list them."""
 
 _ALL: Final = {
     (resource.api_version, resource.kind): resource
-    for resource in (*WATCHED, *OWNED, RAY_SERVICE, POD, SECRET, CONFIG_MAP, LEASE, EVENT)
+    for resource in (*WATCHED, *OWNED, RAY_SERVICE, POD, SECRET, CONFIG_MAP, STORAGE_CLASS, LEASE, EVENT)
 }
 
 

@@ -47,6 +47,8 @@ class Memory:
     """What each RayCluster said last."""
     answered: dict[str, float] = field(default_factory=dict)
     """When a gateway of each was reached last, or first looked for."""
+    storage_class_exists: bool = False
+    """Whether the Kubernetes cluster has a default StorageClass."""
     earlier: str | None = None
     """RayService of an earlier release."""
     look_at: float = NEVER

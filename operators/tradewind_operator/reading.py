@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 from tradewind_operator.api_server import ApiServer, Object
 from tradewind_operator.desired import names
 from tradewind_operator.desired.metadata import is_ours, own_marks
-from tradewind_operator.errors import NotFound, NotServed
+from tradewind_operator.errors import Forbidden, NotFound, NotServed
 from tradewind_operator.kinds import (
     CUSTOM,
     DISRUPTION_BUDGET,
@@ -17,11 +17,14 @@ from tradewind_operator.kinds import (
     POD,
     RAY_CLUSTER,
     RAY_SERVICE,
+    STORAGE_CLASS,
     Resource,
 )
 from tradewind_operator.planning.objects import ObjectRef, Observed
 from tradewind_operator.policy.namespace import Documents
 from tradewind_operator.status.pods import PodSeen
+
+_DEFAULT_CLASS: Final = "storageclass.kubernetes.io/is-default-class"
 
 
 async def read_documents(
@@ -60,6 +63,15 @@ async def read_earlier(api: ApiServer, namespace: str, cluster: str) -> str | No
     except NotFound:
         return None
     return cluster if is_ours(found, cluster) else None
+
+
+async def read_storage_class(api: ApiServer) -> bool:
+    """Whether a StorageClass is the default. No, where the operator may not ask. Raises ApiError."""
+    try:
+        found = await api.list(STORAGE_CLASS, "")
+    except (Forbidden, NotServed, NotFound):
+        return False
+    return any((item["metadata"].get("annotations") or {}).get(_DEFAULT_CLASS) == "true" for item in found)
 
 
 async def _list(api: ApiServer, kind: Resource, namespace: str, cluster: str) -> list[Object]:

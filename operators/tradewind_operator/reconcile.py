@@ -33,12 +33,14 @@ from tradewind_operator.api_server import ApiServer
 from tradewind_operator.apply import Applier
 from tradewind_operator.credentials import Credentials
 from tradewind_operator.desired import names
+from tradewind_operator.desired.backend import Backend
+from tradewind_operator.desired.gcs import backend_in, redis_in
 from tradewind_operator.desired.objects import desired_objects
 from tradewind_operator.desired.raycluster import ray_cluster
 from tradewind_operator.desired.world import ClusterWorld, Defaults, Manifest
 from tradewind_operator.errors import Conflict, NotFound, OperatorError, Unreachable
 from tradewind_operator.gathering import Gatherer
-from tradewind_operator.kinds import RAY_CLUSTER, SERVING_CLUSTER
+from tradewind_operator.kinds import RAY_CLUSTER, SERVING_CLUSTER, VOLUME_CLAIM
 from tradewind_operator.kinds import Resource as Kind
 from tradewind_operator.kube import calls_made
 from tradewind_operator.memory import NEVER, Memory
@@ -46,7 +48,7 @@ from tradewind_operator.planning.clusters import ClustersPlan, Evidence, Known, 
 from tradewind_operator.planning.differences import Demand, demand_of
 from tradewind_operator.planning.groups import Used, config_format, group_names, patch_of
 from tradewind_operator.planning.moves import GATEWAY
-from tradewind_operator.planning.objects import ObjectRef, annotations_of, plan_objects
+from tradewind_operator.planning.objects import ObjectRef, Observed, annotations_of, plan_objects
 from tradewind_operator.policy.decision import Decision
 from tradewind_operator.policy.finalizers import finalizer_changes
 from tradewind_operator.policy.namespace import read_entry
@@ -190,7 +192,7 @@ class Reconciler:
             memory.mark()
             return _SOON_S
         await self._tell_of_credentials(memory, decision, trace, known=created_before)
-        world = self._world(key, decision) if memory.earlier is None else None
+        world = self._world(key, memory, decision) if memory.earlier is None else None
         wanted = await asyncio.to_thread(ray_cluster, world) if world is not None else None
         await self._tend(key, memory, decision, wanted)
         seen, problem = await self._bring_in(key, memory, decision, world, wanted)
@@ -357,7 +359,8 @@ class Reconciler:
         observed, applier = memory.observed, self._applier
         for name in plan.delete:
             await applier.delete_cluster(_ref(key, name), observed)
-        objects = await asyncio.to_thread(desired_objects, world, plan.active, plan.present[1:])
+        stateful = _without_claim([*_clusters(memory).values(), *([wanted] if plan.create else [])], observed)
+        objects = await asyncio.to_thread(desired_objects, world, plan.active, plan.present[1:], stateful)
         await applier.carry_out(plan_objects(objects, observed), key.cluster, observed)
         if plan.create:
             await applier.create_cluster(wanted, key.cluster, observed)
@@ -438,7 +441,7 @@ class Reconciler:
         except Exception as second:
             logger.warning("the failure of %s could not be told: %s", key, safe_text(second))
 
-    def _world(self, key: Key, decision: Decision) -> ClusterWorld | None:
+    def _world(self, key: Key, memory: Memory, decision: Decision) -> ClusterWorld | None:
         """What the manifests are made from; None while nothing is in force."""
         if decision.spec is None or decision.compiled is None:
             return None
@@ -449,7 +452,15 @@ class Reconciler:
             spec=decision.spec,
             compiled=decision.compiled,
             defaults=self._settings.defaults,
+            storage_class_exists=memory.storage_class_exists,
+            running_backend=self._running_backend(key, memory, decision),
+            redis_in_use=tuple(sorted(filter(None, map(redis_in, _specs(memory))))),
         )
+
+    def _running_backend(self, key: Key, memory: Memory, decision: Decision) -> Backend | None:
+        recorded = decision.entries["ServingCluster", key.cluster].status.get("rayCluster")
+        there = memory.observed.get(_ref(key, str(recorded)))
+        return None if there is None else backend_in(there["spec"])
 
     def _observe(
         self, memory: Memory, decision: Decision, plan: ClustersPlan | None, demand: Demand | None = None
@@ -490,6 +501,22 @@ def _clusters(memory: Memory) -> dict[str, Manifest]:
         for ref, there in sorted(memory.observed.items())
         if ref.kind == RAY_CLUSTER.kind and not there["metadata"].get("deletionTimestamp")
     }
+
+
+def _specs(memory: Memory) -> list[Manifest]:
+    """Of all RayClusters, those that go included."""
+    return [there["spec"] for ref, there in memory.observed.items() if ref.kind == RAY_CLUSTER.kind]
+
+
+def _without_claim(clusters: list[Manifest], observed: Observed) -> list[str]:
+    """RayClusters that keep their state on a volume which is not there."""
+    claims = {ref.name for ref in observed if ref.kind == VOLUME_CLAIM.kind}
+    return [
+        name
+        for there in clusters
+        if backend_in(there["spec"]) is Backend.ROCKSDB
+        and names.gcs_claim(name := str(there["metadata"]["name"])) not in claims
+    ]
 
 
 def _ref(key: Key, name: str) -> ObjectRef:

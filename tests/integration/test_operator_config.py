@@ -23,6 +23,7 @@ from tradewind.compiler.compile import Compiled, compile_resources
 from tradewind.compiler.documents import read_documents
 from tradewind.compiler.world import CLUSTER
 from tradewind.home import HASH_KEY_FILE, TOKEN_FILE
+from tradewind.rayapi.app_status import deployed_configs, is_applied
 from tradewind.rayapi.client import ServeControl
 
 pytestmark = pytest.mark.engine
@@ -194,3 +195,13 @@ def test_a_killed_gateway_costs_no_request_that_had_not_begun_to_stream(operated
         assert {answer.result() for answer in answers} == {200}
     wait_for(lambda: len(set(operated.gateways()) - {victim}) == 2, "the gateway replaced", 60)
     assert survivor in operated.gateways()
+
+
+def test_what_was_sent_is_known_again_in_what_ray_says(operated: Operated) -> None:
+    """Else the operator would send it at every look."""
+    control = operated.control()
+    try:
+        document = control._request("GET").json()
+    finally:
+        control.close()
+    assert is_applied(deployed_configs(document), compiled().serve_config)

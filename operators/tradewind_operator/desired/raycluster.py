@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from tradewind_operator.desired import names
+from tradewind_operator.desired.backend import Backend
 from tradewind_operator.desired.gcs import redis_options
 from tradewind_operator.desired.groups import (
     AUTOSCALER_LOGS,
@@ -70,7 +71,12 @@ def _head_part(world: ClusterWorld) -> Manifest:
 def _identity(world: ClusterWorld) -> Manifest:
     """What a second RayCluster is needed for. Where the state is kept is named, and not by its volume, which
     bears the name that is made of this."""
-    return {**_steady_cluster(_head_part(replace(world, ray_cluster=None))), "state": world.chosen_backend}
+    found = _steady_cluster(_head_part(replace(world, ray_cluster=None)))
+    storage = world.spec.gcs_fault_tolerance.storage.model_dump(mode="json")
+    return {
+        **found,
+        "state": [world.chosen_backend, storage if world.chosen_backend is Backend.ROCKSDB else None],
+    }
 
 
 def kind_of_group(group: str) -> str:

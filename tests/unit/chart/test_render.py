@@ -250,7 +250,12 @@ def test_rights_are_named_one_by_one(watched: list[str]) -> None:
         assert "rbac.authorization.k8s.io" not in rule["apiGroups"]
     secrets = [rule["verbs"] for rule in rules if "secrets" in rule["resources"]]
     assert secrets == [["get", "create", "patch"]] * max(1, len(watched))
-    assert {role["kind"] for role in roles} == ({"Role", "ClusterRole"} if watched == ["*"] else {"Role"})
+    everywhere = [role for role in roles if role["kind"] == "ClusterRole"]
+    classes = [role["rules"] for role in everywhere if role["metadata"]["name"].endswith("-sc")]
+    assert classes == [
+        [{"apiGroups": ["storage.k8s.io"], "resources": ["storageclasses"], "verbs": ["list"]}]
+    ]
+    assert len(everywhere) == (2 if watched == ["*"] else 1)
     places = {role["metadata"]["namespace"] for role in roles if role["kind"] == "Role"}
     assert places == ({"tw", "models"} if watched == ["tw", "models"] else {"tw"})
 

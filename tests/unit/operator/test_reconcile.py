@@ -15,7 +15,7 @@ from tests.unit.api.builders import cluster, model, route, tenant
 from tests.unit.operator.fake_api import FakeApi, Object
 from tests.unit.operator.fake_clock import FakeClock
 from tests.unit.operator.played import PlayedRays, PlayedTender
-from tradewind_operator.errors import Invalid, Unreachable
+from tradewind_operator.errors import Forbidden, Invalid, Unreachable
 from tradewind_operator.events import Events
 from tradewind_operator.gathering import Gatherer
 from tradewind_operator.kinds import (
@@ -29,6 +29,7 @@ from tradewind_operator.kinds import (
     SERVICE,
     SERVING_CLUSTER,
     TENANT,
+    VOLUME_CLAIM,
     Resource,
 )
 from tradewind_operator.metrics import OperatorMetrics
@@ -128,6 +129,13 @@ def secret(name: str, **values: str) -> Object:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
 
 
+def storage_class(*, default: bool) -> Object:
+    """It has no namespace; the API of dicts wants one."""
+    annotation = {"storageclass.kubernetes.io/is-default-class": str(default).lower()}
+    about = {"name": "standard", "namespace": "", "annotations": annotation}
+    return {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": about}
+
+
 def all_of_it() -> Sequence[Object]:
     return (
         secret("keys", acme=CANARY),
@@ -156,6 +164,48 @@ async def test_the_first_reconcile_makes_everything_and_later_ones_change_nothin
     _, calls = await world.reconcile()
     assert {verb for verb, _, _ in calls} == {"get", "list"}
     assert world.rays.told == [name]
+
+
+async def test_where_a_storage_class_is_the_default_the_head_keeps_its_state_on_a_volume() -> None:
+    world = World()
+    world.api.put(storage_class(default=True))
+    world.put(*all_of_it())
+    await world.settle()
+    (name,) = world.clusters()
+    head = world.get(RAY_CLUSTER, name)["spec"]["headGroupSpec"]["template"]["spec"]
+    claims = [
+        volume["persistentVolumeClaim"] for volume in head["volumes"] if "persistentVolumeClaim" in volume
+    ]
+    assert claims == [{"claimName": f"{name}-gcs"}]
+    assert world.get(VOLUME_CLAIM, f"{name}-gcs")["spec"]["accessModes"] == ["ReadWriteOnce"]
+    # What is the default later changes nothing of what is there.
+    world.api.put(storage_class(default=False))
+    world.clock.time += 31
+    await world.settle()
+    assert world.clusters() == [name]
+
+
+async def test_a_volume_goes_with_the_ray_cluster_that_used_it() -> None:
+    world = World()
+    world.api.put(storage_class(default=True))
+    world.put(*all_of_it())
+    await world.settle()
+    (first,) = world.clusters()
+    world.edit(SERVING_CLUSTER, "default", head={"cpus": 3}, upgradeStrategy={"type": "NewCluster"})
+    await world.settle(70)  # five minutes of draining, and more
+    (second,) = world.clusters()
+    assert second != first
+    claims = {name for plural, _, name in world.api.objects if plural == VOLUME_CLAIM.plural}
+    assert claims == {f"{second}-gcs"}
+
+
+async def test_an_operator_that_may_not_ask_for_storage_classes_goes_on_without_a_volume() -> None:
+    world = World()
+    world.api.failing["list", "storageclasses"] = Forbidden("list", 403, "Forbidden")
+    world.put(*all_of_it())
+    await world.settle()
+    assert world.reasons(SERVING_CLUSTER, "default")["Ready"] == "Ready"
+    assert not [name for plural, _, name in world.api.objects if plural == VOLUME_CLAIM.plural]
 
 
 async def test_between_two_looks_only_the_secrets_are_read() -> None:

@@ -12,6 +12,8 @@ from tests.unit.operator.desired.worlds import config_of, pod_of, world
 from tradewind.api.fault_tolerance import GcsFaultTolerance, GcsStorage
 from tradewind_operator.desired.backend import Backend, backend_of
 from tradewind_operator.desired.gcs import backend_in, gcs_claim, redis_in
+from tradewind_operator.desired.objects import desired_objects
+from tradewind_operator.desired.raycluster import ray_cluster
 from tradewind_operator.desired.world import ClusterWorld
 
 REDIS = {"backend": "redis", "redis": {"address": "rediss://redis.data:6390"}}
@@ -19,7 +21,7 @@ NAMED = GcsFaultTolerance(storage=GcsStorage(storage_class_name="ssd"))
 
 
 def on_a_volume(**spec: object) -> ClusterWorld:
-    return replace(world(**spec), ray_cluster="default-abcde", storage_class_exists=True)
+    return replace(world(**spec), storage_class_exists=True)
 
 
 @pytest.mark.parametrize(
@@ -53,12 +55,12 @@ def test_auto_takes_a_volume_where_there_is_one_and_keeps_what_it_has(
 
 def test_rocksdb_is_two_variables_and_a_claim_of_this_ray_cluster() -> None:
     found = on_a_volume()
-    head = pod_of(found, "head")
+    head, name = pod_of(found, "head"), ray_cluster(found)["metadata"]["name"]
     variables = {variable["name"]: variable["value"] for variable in head["containers"][0]["env"]}
     assert variables["RAY_gcs_storage"] == "rocksdb"
     path = variables["RAY_gcs_storage_path"]
     assert {"name": "gcs", "mountPath": path} in head["containers"][0]["volumeMounts"]
-    claim = {"claimName": "default-abcde-gcs"}
+    claim = {"claimName": f"{name}-gcs"}
     assert {"name": "gcs", "persistentVolumeClaim": claim} in head["volumes"]
     assert "gcsFaultToleranceOptions" not in config_of(found)  # a gate that is off would refuse it
     gateway = pod_of(found, "gateway")["containers"][0]["env"]
@@ -83,7 +85,7 @@ def test_the_claim_is_one_that_kubernetes_takes() -> None:
     ids=["rocksdb", "redis", "none"],
 )
 def test_a_ray_cluster_tells_its_backend(found: ClusterWorld, backend: Backend) -> None:
-    assert backend_in(config_of(found)) is found.backend is backend
+    assert backend_in(config_of(found)) is found.chosen_backend is backend
 
 
 def test_redis_may_be_asked_until_the_last_ray_cluster_that_used_it_is_gone() -> None:
@@ -109,3 +111,26 @@ def test_autoscalers_leave_a_head_alone_whose_loss_is_an_outage() -> None:
         for backend, found in {"none": world(), "rocksdb": on_a_volume()}.items()
     }
     assert asked == {"none": True, "rocksdb": False}
+
+
+def test_another_place_or_class_for_the_state_is_another_ray_cluster_and_another_claim() -> None:
+    names = {
+        ray_cluster(found)["metadata"]["name"]
+        for found in (
+            world(),
+            on_a_volume(),
+            on_a_volume(gcsFaultTolerance={"storage": {"storageClassName": "ssd"}}),
+            on_a_volume(gcsFaultTolerance={"storage": {"size": "7Gi"}}),
+        )
+    }
+    assert len(names) == 4
+
+
+def test_the_claim_is_made_with_the_ray_cluster_and_its_owner_is_the_serving_cluster() -> None:
+    made = [
+        one
+        for one in desired_objects(on_a_volume(), "default-a", stateful=["default-a"])
+        if one["kind"] == "PersistentVolumeClaim"
+    ]
+    assert [one["metadata"]["name"] for one in made] == ["default-a-gcs"]
+    assert made[0]["metadata"]["ownerReferences"][0]["kind"] == "ServingCluster"

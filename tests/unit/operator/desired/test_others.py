@@ -146,9 +146,9 @@ def test_a_platform_team_gives_pods_priority_labels_and_annotations(group: str, 
     own = {"pod": {"priorityClassName": "serving", "labels": {"team": "a"}, "annotations": {"x.y/z": "1"}}}
     found = world(**{place: {"cpu": {**CPU_POOL, **own}} if place == "pools" else own})
     assert pod_of(found, group)["priorityClassName"] == "serving"
-    config = config_of(found)
-    groups = {each["groupName"]: each for each in config["workerGroupSpecs"]}
-    about = (config["headGroupSpec"] if group == "head" else groups[group])["template"]["metadata"]
+    about = (config_of(found)["headGroupSpec"] if group == "head" else group_of(found, group))["template"][
+        "metadata"
+    ]
     assert about["labels"]["team"] == "a"
     assert about["labels"]["tradewind.dev/cluster"] == "default"
     assert about["annotations"]["x.y/z"] == "1"

@@ -72,7 +72,11 @@ def test_a_new_pool_only_appends_a_group(more: Data) -> None:
     [
         pytest.param({"rayVersion": "2.61.0"}, id="Ray's version"),
         pytest.param({"head": {"cpus": 4}}, id="the head"),
-        pytest.param({"gcsFaultTolerance": {"redisAddress": "redis:6379"}}, id="where Ray's state is"),
+        pytest.param(
+            {"gcsFaultTolerance": {"backend": "redis", "redis": {"address": "redis:6379"}}},
+            id="Redis for Ray's state",
+        ),
+        pytest.param({"gcsFaultTolerance": {"backend": "rocksdb"}}, id="a volume for Ray's state"),
     ],
 )
 def test_what_cannot_change_in_place_is_another_cluster(change: Data) -> None:
