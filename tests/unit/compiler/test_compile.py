@@ -247,12 +247,12 @@ def test_limits_reach_the_gateway() -> None:
         "headerSize": "8Ki",
         "bodyTimeout": "5s",
         "schemaSize": "2Ki",
-        "n": 2,
+        "choices": 2,
         "stop": 1,
     }
     result = compiled(model(), cluster(limits=limits)).gateway.limits
     assert (result.body_bytes, result.header_bytes, result.body_timeout_s) == (2**20, 8192, 5)
-    assert (result.schema_bytes, result.n, result.stop, result.remote_media) == (2048, 2, 1, False)
+    assert (result.schema_bytes, result.choices, result.stop, result.remote_media) == (2048, 2, 1, False)
 
 
 def test_telemetry_becomes_the_standard_variables() -> None:
