@@ -40,7 +40,7 @@ class ApiError(OperatorError):
     """The API server refused a request, or did not answer.
 
     Args:
-        what: the request in words, e.g. `apply RayService tradewind/default`.
+        what: the request in words, e.g. `create RayCluster tradewind/default-1a2b3c4d`.
         status: HTTP status; 0 where there was no answer.
         reason: Kubernetes' word for it, e.g. `AlreadyExists`; may be empty.
         message: what the server said; empty where it must not be repeated.

@@ -1,4 +1,4 @@
-"""A local Ray that stands for one of KubeRay's: takes a RayService's serveConfigV2 as it is.
+"""A local Ray that stands for one of KubeRay's: takes the operator's Serve configuration as it is.
 
 `python -m tests.integration.operated HOME CONFIG`, with the variables that the operator gives its pods.
 Serves until its standard input ends.

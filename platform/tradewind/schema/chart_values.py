@@ -91,7 +91,7 @@ class Crds(ApiModel):
 
 
 class Kuberay(ApiModel):
-    """KubeRay's operator, which turns a ServingCluster's RayService into pods."""
+    """KubeRay's operator, which turns a ServingCluster's RayClusters into pods."""
 
     enabled: bool = True
     """Whether it comes with this release. `false` where it runs already: one per Kubernetes cluster."""
