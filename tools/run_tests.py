@@ -2,7 +2,8 @@
 
 The marked ones share a Kubernetes API server or engines that are started once per session and fill the
 machine, so they run alone, in one process. All runs happen even if one fails. Arguments are handed to pytest
-in each. The last line counts all together; exit code 0 or 1.
+in each. The last line counts all together; exit code 0 or 1. A stage that was skipped whole, as where
+Kubernetes cannot be had, is told loudly before it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ NO_TESTS = 5
 """pytest's exit code when a selection is empty: fine for a run among others."""
 STAGES = {
     "without engines, in parallel": ("-m", "not engine and not cluster", "-n", "2", "--dist", "worksteal"),
-    # One API server for all of them; its first start on a machine builds it.
+    # One API server for all of them; its first start on a machine builds it. Where that cannot be, it is
+    # skipped, and with CI set it fails.
     "on a real Kubernetes API server": ("-m", "cluster", "--timeout", "300", "--durations", "15"),
     # An engine test's first fixture starts vLLM: minutes on two cores, where other tests get seconds.
     "with real engines": ("-m", "engine", "--timeout", "900", "--durations", "15"),
@@ -39,9 +41,20 @@ def counts(report: Path) -> Counter[str]:
     return found
 
 
+def not_run(title: str, report: Path) -> str:
+    """One loud line when every test of a stage was skipped, with the reason of the first; else nothing."""
+    found = counts(report)
+    if not found["skipped"] or found["passed"] or found["failed"]:
+        return ""
+    first = next(ElementTree.parse(report).getroot().iter("skipped"))  # noqa: S314 - pytest's own file
+    said = [line for line in (first.get("message") or "no reason").splitlines() if line.strip()]
+    return f"!!! NOT RUN: the {found['skipped']} tests {title}. {said[-1]}"
+
+
 def main() -> int:
     """0 when something ran and nothing failed."""
     total: Counter[str] = Counter()
+    loud: list[str] = []
     ok, started = True, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         for number, (title, selection) in enumerate(STAGES.items()):
@@ -51,8 +64,10 @@ def main() -> int:
             code = subprocess.run(command, cwd=ROOT, check=False).returncode
             ok = ok and code in (0, NO_TESTS)
             total += counts(report)
+            loud += filter(None, [not_run(title, report)])
     ok = ok and total["passed"] > 0 and total["failed"] == 0
     print(f"\n{time.monotonic() - started:.0f} s in all")
+    print("".join(f"{line}\n" for line in loud), end="")
     print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped", flush=True)
     return 0 if ok else 1
 

@@ -228,7 +228,8 @@ def test_what_an_object_owns_goes_with_it(api: Cluster, sails: Sails, kube: k8s.
         metadata = {"name": name, "ownerReferences": references}
         core.create_namespaced_config_map(namespace, {"metadata": metadata})
     sails.objects.delete_namespaced_custom_object(**sails.at, name="jib")
-    wait_for(lambda: gone(lambda: core.read_namespaced_config_map("sheet", namespace)), "sheet collected")
+    # The garbage collector looks for new kinds every 30 s.
+    wait_for(lambda: gone(lambda: core.read_namespaced_config_map("sheet", namespace)), "sheet collected", 50)
     assert core.read_namespaced_config_map("anchor", namespace).metadata.name == "anchor"
 
 

@@ -75,7 +75,7 @@ def live(place: Site, operator: Operator) -> None:
         "a larger pool",
     )
     # Another template: a second cluster, without the claim, the policies and the token of before.
-    spec = {"pools": {**POOLS, "stored": STORED}, "networkPolicy": {"enabled": False}}
+    spec = {"pools": {**POOLS, "stored": {**STORED, "cache": None}}, "networkPolicy": {"enabled": False}}
     objects.edit("ServingCluster", "default", {"spec": spec})
     wait_for(lambda: objects.list("NetworkPolicy") == [], "no policies any more")
     end_claims(objects)
