@@ -207,16 +207,21 @@ class KubeRay:
             # Of a group that has left the spec nobody deletes pods.
             if there[each].group in {HEAD_GROUP, *(group["groupName"] for group in groups_of(cluster))}:
                 self._delete_pod(there.pop(each))
+        failure = ""
         for each, manifest in wanted.items():
-            self._create(self._core.create_namespaced_pod, namespace, manifest, each not in there)
-        if ray.head_ready(time.monotonic()):
+            try:
+                self._create(self._core.create_namespaced_pod, namespace, manifest, each not in there)
+            except k8s.ApiException as error:
+                failure = f"{each}: {json.loads(error.body)['message']}"
+                break
+        if not failure and ray.head_ready(time.monotonic()):
             for each in wanted:
                 if each not in there or not there[each].ready:
                     self._start_pod(namespace, each)
         if metadata != self._metadata(key):
             return  # It was changed meanwhile: the next pass sees it.
         ray.node_ips = node_ips(ray.config, there.values())
-        status = status_of(cluster, there.values())
+        status = status_of(cluster, there.values(), failure)
         if status != cluster.get("status"):
             self._patch(cluster, [{"op": "add", "path": "/status", "value": status}], "status")
         for position, size in sizes(cluster, ray.config):

@@ -86,6 +86,9 @@ def _pod(cluster: Data, name: str, group: str, template: Data) -> Data:
         "ownerReferences": [owner(cluster)],
     }
     spec = {**template["spec"], "schedulerName": SCHEDULER}
+    if group == HEAD_GROUP:
+        # The autoscaler's account, which KubeRay makes.
+        spec.setdefault("serviceAccountName", cluster["metadata"]["name"])
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
@@ -174,8 +177,12 @@ def pod_status(address: str) -> Data:
     }
 
 
-def status_of(cluster: Data, pods: Iterable[Pod]) -> Data:
-    """The new status; the same object as before in all that has not changed."""
+def status_of(cluster: Data, pods: Iterable[Pod], failure: str = "") -> Data:
+    """The new status.
+
+    Args:
+        failure: why a pod could not be made; empty while all could.
+    """
     ready = [pod for pod in pods if pod.ready]
     head = next((pod for pod in ready if pod.group == HEAD_GROUP), None)
     groups, old = groups_of(cluster), cluster.get("status") or {}
@@ -192,6 +199,9 @@ def status_of(cluster: Data, pods: Iterable[Pod]) -> Data:
             "RayClusterPodsProvisioning",
         ),
     ]
+    if failure:
+        refused = _condition(old, "ReplicaFailure", True, "FailedCreatePod", "")
+        conditions.append({**refused, "message": failure})
     status: Data = {
         "observedGeneration": cluster["metadata"]["generation"],
         "conditions": conditions,
