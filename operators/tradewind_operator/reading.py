@@ -60,7 +60,7 @@ async def read_earlier(api: ApiServer, namespace: str, cluster: str) -> str | No
     """Name of the RayService that an earlier release made for this ServingCluster, if it is there."""
     try:
         found = await api.get(RAY_SERVICE, namespace, cluster)
-    except NotFound:
+    except (NotFound, NotServed):
         return None
     return cluster if is_ours(found, cluster) else None
 

@@ -15,7 +15,7 @@ from tests.unit.api.builders import cluster, model, route, tenant
 from tests.unit.operator.fake_api import FakeApi, Object
 from tests.unit.operator.fake_clock import FakeClock
 from tests.unit.operator.played import PlayedRays, PlayedTender
-from tradewind_operator.errors import Forbidden, Invalid, Unreachable
+from tradewind_operator.errors import Forbidden, Invalid, NotServed, Unreachable
 from tradewind_operator.events import Events
 from tradewind_operator.gathering import Gatherer
 from tradewind_operator.kinds import (
@@ -434,6 +434,14 @@ async def test_an_earlier_releases_rayservice_keeps_everything_as_it_is() -> Non
     assert "RayServiceOfEarlierRelease" in {item["reason"] for item in world.events()}
     world.api.remove(RAY_SERVICE, "ns", "default")
     await world.settle(6)
+    assert len(world.clusters()) == 1
+
+
+async def test_a_server_without_rayservices_has_none_of_an_earlier_release() -> None:
+    world = World()
+    world.put(*all_of_it())
+    world.api.failing["get", "rayservices"] = NotServed("get RayService ns/default", 404)
+    await world.reconcile()
     assert len(world.clusters()) == 1
 
 
