@@ -1,10 +1,11 @@
-"""A stand-in for KubeRay 1.7: it plays what KubeRay writes, and no pod runs.
+"""A stand-in for KubeRay 1.7, Ray's autoscaler and the Ray clusters themselves: no pod runs.
 
-It follows KubeRay's controller as read in its source (`rayservice.Pass` is one reconcile of it), with shorter
-times, and answers over HTTP for the Ray clusters that are not there.
+It keeps pods, the head's Service and the status of every RayCluster as KubeRay's controller does
+(`raycluster`), with shorter times, and answers over HTTP for the Ray clusters that are not there.
 
     with KubeRay(client, delays=Delays()) as kuberay:
-        kuberay.url                    # Serve's API and gateways of all clusters, by path
+        kuberay.url                    # Serve's API and gateways of all RayClusters, by path
+        kuberay.ray(namespace, name)   # the Ray cluster behind a RayCluster
         kuberay.broken["llama"] = "CUDA out of memory"   # from its next start on
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import json
 import threading
 import time
 from contextlib import suppress
@@ -23,65 +25,44 @@ from kubernetes import watch
 
 from tests.cluster.ray import Data, Delays, RayCluster
 from tests.cluster.ray_http import HeadsAndGateways
-from tests.cluster.rayservice import Pass, hashes
+from tests.cluster.raycluster import (
+    HEAD_GROUP,
+    NODE_MARK,
+    Pod,
+    groups_of,
+    head_service,
+    node_ips,
+    pod_status,
+    pods_of,
+    sizes,
+    status_of,
+)
 
 GROUP, VERSION = "ray.io", "v1"
 SERVICES, CLUSTERS = "rayservices", "rayclusters"
 KINDS = {SERVICES: "RayService", CLUSTERS: "RayCluster"}
-FINALIZER = "ray.io/rayservice-finalizer"
 REQUEUE_S = 0.25
 """KubeRay's is 2 s; what it brings about is the same, sooner."""
 WATCH_S = 2
+EXISTS = 409
+JSON_PATCH, MERGE_PATCH = "application/json-patch+json", "application/merge-patch+json"
 Key = tuple[str, str]
 Trouble = (k8s.ApiException, urllib3.exceptions.HTTPError, OSError)
 
 
-ANYTHING = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-TEXT = {"type": "string"}
-
-
 def definitions() -> list[Data]:
-    """The two kinds that the operator deals with: what it writes is kept as it is.
-
-    The status has KubeRay's own schema. Without one, the API server's book of who owns which field takes
-    time that grows with the square of the applications: 17 s for an apply beside 1,000 of them.
-    """
-    service = {"type": "object", "properties": {"spec": ANYTHING, "status": _status_schema()}}
-    return [_definition(SERVICES, service), _definition(CLUSTERS, ANYTHING)]
+    """KubeRay's kinds that the operator knows; whatever is written is kept as it is."""
+    return [_definition(SERVICES), _definition(CLUSTERS)]
 
 
-def _status_schema() -> Data:
-    told = {"status": TEXT, "message": TEXT}
-    deployments = _map_of({"type": "object", "properties": told})
-    application = {"type": "object", "properties": {**told, "serveDeploymentStatuses": deployments}}
-    part = {"rayClusterName": TEXT, "applicationStatuses": _map_of(application)}
-    number, texts = {"type": "integer"}, ("type", "status", "reason", "message", "lastTransitionTime")
-    condition = {**dict.fromkeys(texts, TEXT), "observedGeneration": number}
-    conditions = {"type": "array", "items": {"type": "object", "properties": condition, "required": ["type"]}}
-    conditions |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
-    properties = {
-        "conditions": conditions,
-        "serviceStatus": TEXT,
-        "activeServiceStatus": {"type": "object", "properties": part},
-        "pendingServiceStatus": {"type": "object", "properties": part},
-        "numServeEndpoints": number,
-        "observedGeneration": number,
-    }
-    return {"type": "object", "properties": properties}
-
-
-def _map_of(values: Data) -> Data:
-    return {"type": "object", "additionalProperties": values}
-
-
-def _definition(plural: str, schema: Data) -> Data:
+def _definition(plural: str) -> Data:
     kind = KINDS[plural]
     version = {
         "name": VERSION,
         "served": True,
         "storage": True,
         "subresources": {"status": {}},
-        "schema": {"openAPIV3Schema": schema},
+        "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
     }
     names = {"plural": plural, "singular": kind.lower(), "kind": kind, "listKind": f"{kind}List"}
     return {
@@ -93,7 +74,7 @@ def _definition(plural: str, schema: Data) -> Data:
 
 
 class KubeRay:
-    """Plays KubeRay for every RayService of a server, while in use as a context manager."""
+    """Plays KubeRay for every RayCluster of a server, while in use as a context manager."""
 
     def __init__(self, client: k8s.ApiClient, delays: Delays | None = None) -> None:
         self._objects: Any = k8s.CustomObjectsApi(client)
@@ -101,16 +82,18 @@ class KubeRay:
         self._delays = delays or Delays()
         self.broken: dict[str, str] = {}
         """ModelDeployment → why its engine cannot start, from its next start on."""
-        self._services: dict[Key, Data] = {}
-        self._clusters: dict[str, RayCluster] = {}
-        self._tokens: dict[Key, dict[str, str]] = {}
+        self._clusters: dict[Key, Data] = {}
+        self._rays: dict[Key, tuple[str, RayCluster]] = {}
+        """With the UID of the RayCluster that it is of."""
+        self._secrets: dict[Key, dict[str, str]] = {}
+        self._addresses = 0
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._threads = [
             threading.Thread(target=work, name=f"kuberay-{work.__name__}") for work in (self._look, self._act)
         ]
-        self._http = HeadsAndGateways(self._serving, self._secret)
+        self._http = HeadsAndGateways(self._answering, self._secret)
 
     def __enter__(self) -> Self:
         self._http.start()
@@ -124,38 +107,27 @@ class KubeRay:
         for thread in self._threads:
             thread.join()
         self._http.stop()
-        for namespace, name in self._services:
-            # A namespace does not end while a finalizer is left in it.
-            with suppress(*Trouble):
-                self._objects.patch_namespaced_custom_object(
-                    GROUP, VERSION, namespace, SERVICES, name, {"metadata": {"finalizers": None}}
-                )
 
     @property
     def url(self) -> str:
         """Where Serve's API and the gateways are: add `/{namespace}/{cluster}/head` or `/gateway`."""
         return self._http.url
 
-    def generation(self, namespace: str, name: str) -> int:
-        """Of a RayService, as the watch told it last: how often its spec was changed."""
+    def ray(self, namespace: str, name: str) -> RayCluster | None:
+        """The Ray cluster behind a RayCluster; None where there is none (yet)."""
         with self._lock:
-            return int(self._services[namespace, name]["metadata"]["generation"])
-
-    def serve_config(self, namespace: str, name: str) -> Data | None:
-        """What Serve was given last in the Ray cluster that serves; None while there is none."""
-        with self._lock:
-            serving = self._serving(namespace, name)
-            return serving.config if serving is not None else None
+            found = self._rays.get((namespace, name))
+        return found[1] if found is not None else None
 
     # Looking
 
     def _look(self) -> None:
-        """Keeps `_services` as the server has them."""
+        """Keeps `_clusters` as the server has them."""
         while not self._stop.is_set():
             try:
-                listed = self._objects.list_cluster_custom_object(GROUP, VERSION, SERVICES)
+                listed = self._objects.list_cluster_custom_object(GROUP, VERSION, CLUSTERS)
                 with self._lock:
-                    self._services = {_key(item): item for item in listed["items"]}
+                    self._clusters = {_key(item): item for item in listed["items"]}
                 self._wake.set()
                 self._follow(listed["metadata"]["resourceVersion"])
             except Trouble:
@@ -168,7 +140,7 @@ class KubeRay:
                 self._objects.list_cluster_custom_object,
                 GROUP,
                 VERSION,
-                SERVICES,
+                CLUSTERS,
                 resource_version=version,
                 timeout_seconds=WATCH_S,
             ):
@@ -176,9 +148,9 @@ class KubeRay:
                 version = item["metadata"]["resourceVersion"]
                 with self._lock:
                     if event["type"] == "DELETED":
-                        self._services.pop(_key(item), None)
+                        self._clusters.pop(_key(item), None)
                     else:
-                        self._services[_key(item)] = item
+                        self._clusters[_key(item)] = item
                 self._wake.set()
 
     # Acting
@@ -187,147 +159,152 @@ class KubeRay:
         while not self._stop.is_set():
             self._wake.wait(REQUEUE_S)
             self._wake.clear()
-            with self._lock:
-                services = list(self._services.values())
-            for service in services:
-                with suppress(*Trouble):
-                    self._reconcile(copy.deepcopy(service))
+            with suppress(*Trouble):
+                self._pass()
 
-    def _reconcile(self, service: Data) -> None:
-        metadata = service["metadata"]
-        held = FINALIZER in (metadata.get("finalizers") or ())
-        if metadata.get("deletionTimestamp"):
-            if held:
-                self._end(service)
-            return
-        if not held:
-            finalizers = [*(metadata.get("finalizers") or ()), FINALIZER]
-            self._patch(SERVICES, metadata, {"metadata": {"finalizers": finalizers}})
-            return
-        old = copy.deepcopy(service.get("status") or {})
-        status = Pass(self, service, old, time.monotonic()).run()
-        if status != (service.get("status") or {}):
-            self._write_status(metadata, status)
+    def _pass(self) -> None:
+        with self._lock:
+            clusters = {
+                key: copy.deepcopy(item)
+                for key, item in self._clusters.items()
+                if not item["metadata"].get("deletionTimestamp")
+            }
+            for key in self._rays.keys() - clusters.keys():
+                del self._rays[key]
+                self._secrets.pop(key, None)
+        pods: dict[Key, list[Pod]] = {}
+        for pod in self._list_pods():
+            pods.setdefault((pod.namespace, pod.cluster), []).append(pod)
+        for key in pods.keys() - clusters.keys():
+            with suppress(*Trouble):
+                self._end(key, pods[key])
+        for key, cluster in clusters.items():
+            with suppress(*Trouble):
+                self._reconcile(cluster, pods.get(key, []))
 
-    def _end(self, service: Data) -> None:
-        metadata, status = service["metadata"], service.get("status") or {}
-        for part in ("activeServiceStatus", "pendingServiceStatus"):
-            if name := (status.get(part) or {}).get("rayClusterName"):
-                self.delete_cluster(metadata["namespace"], name)
-        self._patch(SERVICES, metadata, {"metadata": {"finalizers": None}})
-
-    def _write_status(self, metadata: Data, status: Data) -> None:
-        body = [{"op": "add", "path": "/status", "value": status}]
-        written = self._objects.patch_namespaced_custom_object_status(
-            GROUP,
-            VERSION,
-            metadata["namespace"],
-            SERVICES,
-            metadata["name"],
-            body,
-            _content_type="application/json-patch+json",
+    def _list_pods(self) -> list[Pod]:
+        # As text: the client's own objects for whole pods take long to make.
+        answer = self._core.list_pod_for_all_namespaces(
+            label_selector=f"{NODE_MARK}=yes", _preload_content=False
         )
+        return [Pod.of(item) for item in json.loads(answer.data)["items"]]
+
+    def _end(self, key: Key, pods: list[Pod]) -> None:
+        """Of a RayCluster that is gone, what Kubernetes would collect in its own time."""
+        for pod in pods:
+            self._delete_pod(pod)
+        self._core.delete_namespaced_service(f"{key[1]}-head-svc", key[0])
+
+    def _reconcile(self, cluster: Data, pods: list[Pod]) -> None:
+        """One pass of KubeRay over a RayCluster, and of its autoscaler."""
+        metadata = cluster["metadata"]
+        namespace, _ = key = _key(cluster)
+        ray = self._ray_of(cluster)
+        self._create(self._core.create_namespaced_service, namespace, head_service(cluster), not pods)
+        there = {pod.name: pod for pod in pods}
+        wanted = {manifest["metadata"]["name"]: manifest for manifest in pods_of(cluster)}
+        for each in there.keys() - wanted.keys():
+            # Of a group that has left the spec nobody deletes pods.
+            if there[each].group in {HEAD_GROUP, *(group["groupName"] for group in groups_of(cluster))}:
+                self._delete_pod(there.pop(each))
+        failure = ""
+        for each, manifest in wanted.items():
+            try:
+                self._create(self._core.create_namespaced_pod, namespace, manifest, each not in there)
+            except k8s.ApiException as error:
+                failure = f"{each}: {json.loads(error.body)['message']}"
+                break
+        if not failure and ray.head_ready(time.monotonic()):
+            for each in wanted:
+                if each not in there or not there[each].ready:
+                    self._start_pod(namespace, each)
+        if metadata != self._metadata(key):
+            return  # It was changed meanwhile: the next pass sees it.
+        ray.node_ips = node_ips(ray.config, there.values())
+        status = status_of(cluster, there.values(), failure)
+        if status != cluster.get("status"):
+            self._patch(cluster, [{"op": "add", "path": "/status", "value": status}], "status")
+        for position, size in sizes(cluster, ray.config):
+            self._resize(cluster, position, size)
+
+    def _ray_of(self, cluster: Data) -> RayCluster:
+        key, uid = _key(cluster), cluster["metadata"]["uid"]
+        with self._lock:
+            known = self._rays.get(key)
+            if known is None or known[0] != uid:
+                self._secrets.pop(key, None)
+                known = self._rays[key] = (uid, RayCluster(time.monotonic(), self._delays, self.broken))
+        return known[1]
+
+    def _metadata(self, key: Key) -> Data | None:
+        with self._lock:
+            item = self._clusters.get(key)
+            return copy.deepcopy(item["metadata"]) if item is not None else None
+
+    def _create(self, create: Any, namespace: str, manifest: Data, missing: bool) -> None:
+        if not missing:
+            return
+        try:
+            create(namespace, manifest)
+        except k8s.ApiException as error:
+            if error.status != EXISTS:
+                raise
+
+    def _delete_pod(self, pod: Pod) -> None:
+        self._core.delete_namespaced_pod(pod.name, pod.namespace, grace_period_seconds=0)
+
+    def _start_pod(self, namespace: str, name: str) -> None:
+        self._addresses += 1
+        address = f"10.64.{self._addresses // 250 % 250}.{self._addresses % 250 + 1}"
+        self._core.patch_namespaced_pod_status(
+            name, namespace, {"status": pod_status(address)}, _content_type=MERGE_PATCH
+        )
+        self._wake.set()
+
+    def _resize(self, cluster: Data, position: int, size: int) -> None:
+        """By position, as the autoscaler writes it."""
+        at = f"/spec/workerGroupSpecs/{position}"
+        name = groups_of(cluster)[position]["groupName"]
+        operations = [
+            {"op": "test", "path": f"{at}/groupName", "value": name},
+            {"op": "add", "path": f"{at}/replicas", "value": size},
+        ]
+        self._patch(cluster, operations)
+
+    def _patch(self, cluster: Data, operations: list[Data], part: str = "") -> None:
+        namespace, name = _key(cluster)
+        patch = self._objects.patch_namespaced_custom_object
+        if part:
+            patch = self._objects.patch_namespaced_custom_object_status
+        written = patch(GROUP, VERSION, namespace, CLUSTERS, name, operations, _content_type=JSON_PATCH)
         self._remember(written)
-
-    def _patch(self, plural: str, metadata: Data, patch: Data) -> None:
-        written = self._objects.patch_namespaced_custom_object(
-            GROUP,
-            VERSION,
-            metadata["namespace"],
-            plural,
-            metadata["name"],
-            patch,
-            _content_type="application/merge-patch+json",
-        )
-        if plural == SERVICES:
-            self._remember(written)
 
     def _remember(self, written: Data) -> None:
         """Our own write, before the watch tells of it: or the next pass would act on what is old."""
         with self._lock:
-            if (known := self._services.get(_key(written))) is not None:
+            if (known := self._clusters.get(_key(written))) is not None:
                 old, new = (int(item["metadata"]["resourceVersion"]) for item in (known, written))
                 if new > old:
-                    self._services[_key(written)] = written
-
-    # Ray clusters, for Pass
-
-    def cluster(self, name: str | None) -> RayCluster | None:
-        """The Ray cluster of that name, if it is there."""
-        return self._clusters.get(name or "")
-
-    def create_cluster(self, service: Data, name: str, spec: Data) -> RayCluster:
-        """A RayCluster object, and a Ray cluster behind it."""
-        metadata = service["metadata"]
-        owner = {
-            "apiVersion": service["apiVersion"],
-            "kind": service["kind"],
-            "name": metadata["name"],
-            "uid": metadata["uid"],
-            "controller": True,
-        }
-        body = {
-            "apiVersion": f"{GROUP}/{VERSION}",
-            "kind": KINDS[CLUSTERS],
-            "metadata": {
-                "name": name,
-                "labels": {"ray.io/originated-from-cr-name": metadata["name"]},
-                "annotations": hashes(spec),
-                "ownerReferences": [owner],
-            },
-            "spec": spec,
-        }
-        try:
-            self._objects.create_namespaced_custom_object(
-                GROUP, VERSION, metadata["namespace"], CLUSTERS, body
-            )
-        except k8s.ApiException as error:
-            if error.status != 409:
-                raise
-        with self._lock:
-            # Its pods mount the Secret as it is now.
-            self._tokens.pop((metadata["namespace"], metadata["name"]), None)
-            made = self._clusters[name] = RayCluster(time.monotonic(), self._delays, self.broken)
-        return made
-
-    def annotations_of(self, namespace: str, name: str) -> Data:
-        """Those of a RayCluster, by which KubeRay compares."""
-        found = self._objects.get_namespaced_custom_object(GROUP, VERSION, namespace, CLUSTERS, name)
-        annotations: Data = found["metadata"]["annotations"]
-        return annotations
-
-    def update_cluster(self, namespace: str, name: str, spec: Data) -> None:
-        """The same cluster with pools added at the end."""
-        patch = {"metadata": {"annotations": hashes(spec)}, "spec": spec}
-        self._patch(CLUSTERS, {"namespace": namespace, "name": name}, patch)
-
-    def delete_cluster(self, namespace: str, name: str) -> None:
-        """At once: KubeRay waits `rayClusterDeletionDelaySeconds`, which nobody can see from outside."""
-        self._clusters.pop(name, None)
-        with suppress(k8s.ApiException):
-            self._objects.delete_namespaced_custom_object(GROUP, VERSION, namespace, CLUSTERS, name)
+                    self._clusters[_key(written)] = written
 
     # For those who ask over HTTP
 
-    def _serving(self, namespace: str, name: str) -> RayCluster | None:
-        """The Ray cluster that the Services point at."""
-        with self._lock:
-            status = (self._services.get((namespace, name)) or {}).get("status") or {}
-            parts = (status.get("activeServiceStatus") or {}, status.get("pendingServiceStatus") or {})
-            names = [part["rayClusterName"] for part in parts if part.get("rayClusterName")]
-            cluster = self.cluster(names[0]) if names else None
-            ready = cluster is not None and cluster.head_ready(time.monotonic())
-            return cluster if ready else None
+    def _answering(self, namespace: str, name: str) -> RayCluster | None:
+        """The Ray cluster behind a RayCluster, once its head answers."""
+        ray = self.ray(namespace, name)
+        return ray if ray is not None and ray.head_ready(time.monotonic()) else None
 
-    def _secret(self, namespace: str, cluster: str) -> dict[str, str]:
-        """The Secret `NAME-auth`, as the pods have it: read once."""
+    def _secret(self, namespace: str, name: str) -> dict[str, str]:
+        """The Secret that a RayCluster names, as its pods have it: read once."""
+        key = namespace, name
         with self._lock:
-            known = self._tokens.get((namespace, cluster))
+            known, cluster = self._secrets.get(key), self._clusters.get(key)
         if known is None:
-            found = self._core.read_namespaced_secret(f"{cluster}-auth", namespace).data
-            known = {key: base64.b64decode(value).decode() for key, value in found.items()}
+            of = cluster["spec"]["authOptions"]["secretName"] if cluster is not None else name
+            found = self._core.read_namespaced_secret(of, namespace).data
+            known = {each: base64.b64decode(value).decode() for each, value in found.items()}
             with self._lock:
-                self._tokens[namespace, cluster] = known
+                self._secrets[key] = known
         return known
 
 

@@ -35,7 +35,7 @@ from tests.cluster.definitions import put
 from tests.cluster.kuberay import KubeRay, definitions
 from tests.cluster.objects import Objects, wait_for
 from tests.cluster.processes import Program, Programs
-from tests.cluster.ray import Data
+from tests.cluster.ray import Data, RayCluster
 from tests.golden.chart.rendering import ROOT, render
 from tradewind.api.resources import KINDS
 from tradewind.schema.crds import crd
@@ -119,6 +119,24 @@ class Site:
     def user(self) -> str:
         """The operator's."""
         return f"system:serviceaccount:{self.namespace}:{ACCOUNT}"
+
+    def ray(self, cluster: str = "default") -> RayCluster | None:
+        """The Ray cluster that serves, by the ServingCluster's status; None where there is none."""
+        name = self.objects.status("ServingCluster", cluster).get("rayCluster")
+        return self.kuberay.ray(self.namespace, name) if name is not None else None
+
+    def apps(self, cluster: str = "default") -> dict[str, Data]:
+        """Applications that Serve was given last there, by name."""
+        ray = self.ray(cluster)
+        config = (ray.config if ray is not None else None) or {"applications": []}
+        return {app["name"]: app for app in config["applications"]}
+
+    def weights(self, model: str, cluster: str = "default") -> dict[str, int]:
+        """Weights in a route, by deployment, as the gateways were given it last; empty: no route."""
+        gateway = self.apps(cluster).get("gateway")
+        routes = gateway["deployments"][0]["user_config"].get("routes") or () if gateway is not None else ()
+        variants = next((entry["variants"] for entry in routes if entry["model"] == model), ())
+        return {variant["deployment"]: variant.get("weight", 1) for variant in variants}
 
     @contextmanager
     def operator(

@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 
 def _alone(method: Callable[Concatenate[RayCluster, P], R]) -> Callable[Concatenate[RayCluster, P], R]:
-    """KubeRay and those who ask over HTTP are threads: one at a time."""
+    """Those who ask over HTTP and those who play are threads: one at a time."""
 
     @functools.wraps(method)
     def locked(cluster: RayCluster, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -101,6 +101,8 @@ class RayCluster:
     """Application → why its engine cannot start. Shared by all clusters of a stand-in."""
     config: Data | None = None
     """What Serve was given last."""
+    puts: int = 0
+    """How often it was given a configuration."""
     _apps: dict[str, _App] = field(default_factory=dict)
     node_ips: dict[str, str] = field(default_factory=dict)
     """Application → the node that all its replicas are on, where that matters."""
@@ -113,6 +115,7 @@ class RayCluster:
     def put(self, config: Data, now: float) -> None:
         """Serve's declarative API: the whole desired set."""
         self.config = config
+        self.puts += 1
         wanted = {app["name"]: app for app in config["applications"]}
         for name, app in wanted.items():
             old = self._apps.get(name)
@@ -128,18 +131,6 @@ class RayCluster:
         for name, gone in self._apps.items():
             if name not in wanted and gone.ends is None:
                 gone.ends = now + self.delays.stop
-
-    @_alone
-    def statuses(self, now: float) -> dict[str, Data]:
-        """As KubeRay repeats it: status and message of each application and its deployments."""
-        found: dict[str, Data] = {}
-        for name, app in self._living(now).items():
-            status, message = self._status(name, app, now)
-            told = {"message": message} if message else {}
-            deployment = {"status": _DEPLOYMENT[status], **told}
-            deployments = {app.deployment["name"]: deployment}
-            found[name] = {"status": status, **told, "serveDeploymentStatuses": deployments}
-        return found
 
     @_alone
     def document(self, now: float) -> Data:
@@ -168,12 +159,6 @@ class RayCluster:
         return {"state": "RUNNING", **where}
 
     @_alone
-    def gateways(self, now: float) -> int:
-        """Gateway replicas that serve."""
-        gateway = self._living(now).get(GATEWAY)
-        return self._running(GATEWAY, gateway, now) if gateway is not None else 0
-
-    @_alone
     def readiness(self, now: float, *, details: bool) -> tuple[int, Data]:
         """Status and body of a gateway's `/readyz`; 502 while there is no gateway, as an empty Service."""
         gateway = self._living(now).get(GATEWAY)
@@ -185,12 +170,6 @@ class RayCluster:
         ready = not known or any(entry["ready"] for entry in known.values())
         body = {"status": "ready" if ready else "not_ready", "revision": config["revision"]}
         return (200 if ready else 503), body | ({"deployments": known} if details else {})
-
-    @_alone
-    def ready(self, now: float) -> bool:
-        """Whether KubeRay would switch to it: there are applications, and all are RUNNING."""
-        statuses = self.statuses(now).values()
-        return bool(statuses) and all(app["status"] == "RUNNING" for app in statuses)
 
     def _living(self, now: float) -> dict[str, _App]:
         self._apps = {name: app for name, app in self._apps.items() if app.ends is None or now < app.ends}

@@ -1,6 +1,6 @@
 """Serve's REST API and the gateways of all Ray clusters of a stand-in, over loopback HTTP.
 
-GET /{namespace}/{cluster}/head/api/serve/applications/   with Ray's token
+GET /{namespace}/{cluster}/head/api/serve/applications/   with Ray's token; PUT gives a configuration
 GET /{namespace}/{cluster}/gateway/readyz                 tells more to who shows the internal token
 """
 
@@ -23,9 +23,9 @@ HEAD = ["head", "api", "serve", "applications", ""]
 GATEWAY = ["gateway", "readyz"]
 
 Serving = Callable[[str, str], RayCluster | None]
-"""Namespace and name of a RayService → the Ray cluster that its Services point at."""
+"""Namespace and name of a RayCluster → the Ray cluster behind it."""
 Secrets = Callable[[str, str], Mapping[str, str]]
-"""The same → the content of its Secret `NAME-auth`."""
+"""The same → the content of the Secret that it names."""
 
 
 class HeadsAndGateways:
@@ -63,18 +63,30 @@ class _Handler(BaseHTTPRequestHandler):
         if ray is None:
             self._send(502, {})
         elif rest == HEAD:
-            self._head(ray, namespace, cluster)
+            if self._may(namespace, cluster):
+                self._send(200, ray.document(time.monotonic()))
         elif rest == GATEWAY:
             known = self._shows(namespace, cluster, "internal-token")
             self._send(*ray.readiness(time.monotonic(), details=known))
         else:
             self._send(404, {})
 
-    def _head(self, ray: RayCluster, namespace: str, cluster: str) -> None:
-        if self._shows(namespace, cluster, "auth_token"):
-            self._send(200, ray.document(time.monotonic()))
-        else:
+    def do_PUT(self) -> None:
+        _, namespace, cluster, *rest = self.path.split("/")
+        content = self.rfile.read(int(self.headers["content-length"]))
+        ray = self.shown.serving(namespace, cluster)
+        if ray is None or rest != HEAD:
+            self._send(502 if ray is None else 404, {})
+        elif self._may(namespace, cluster):
+            ray.put(json.loads(content), time.monotonic())
+            self._send(200, {})
+
+    def _may(self, namespace: str, cluster: str) -> bool:
+        """Who asks has Ray's token; others are told."""
+        known = self._shows(namespace, cluster, "auth_token")
+        if not known:
             self._send(401, {"error": "Unauthorized: missing or invalid authentication token"})
+        return known
 
     def _shows(self, namespace: str, cluster: str, key: str) -> bool:
         try:

@@ -85,23 +85,26 @@ def says(objects: Objects, kind: str, name: str, reason: str, which: str = "Read
     return objects.condition(kind, name, which)[2]
 
 
-def served_weights(objects: Objects, cluster: str, model: str) -> dict[str, int]:
-    """Weights in the RayService's serveConfigV2, by deployment."""
-    applications = json.loads(objects.get("RayService", cluster)["spec"]["serveConfigV2"])["applications"]
-    routes = applications[0]["deployments"][0]["user_config"]["routes"]
-    variants = next(entry["variants"] for entry in routes if entry["model"] == model)
-    return {variant["deployment"]: variant.get("weight", 1) for variant in variants}
-
-
 def ray_cluster(objects: Objects, name: str = "default") -> str:
     found: str = objects.status("ServingCluster", name)["rayCluster"]
     return found
 
 
-def engine(place: Site, name: str, of: str = "default") -> Data | None:
-    """What Serve was given for a model."""
-    config = place.kuberay.serve_config(place.namespace, of) or {"applications": []}
-    return next((app for app in config["applications"] if app["name"] == name), None)
+def group_names(objects: Objects, cluster: str) -> list[str]:
+    """Worker groups of a RayCluster, without the hashes of their templates."""
+    groups = objects.get("RayCluster", cluster)["spec"]["workerGroupSpecs"]
+    return [group["groupName"].rpartition("-")[0] for group in groups]
+
+
+def groups_with_pods(objects: Objects, cluster: str) -> set[str]:
+    labels = [pod["metadata"]["labels"] for pod in objects.list("Pod")]
+    return {each["ray.io/group"] for each in labels if each["ray.io/cluster"] == cluster}
+
+
+def pods_of(objects: Objects, model: str) -> list[Data]:
+    """Pods that say that they have a replica of the model."""
+    label = f"models.tradewind.dev/{model}"
+    return [pod for pod in objects.list("Pod") if label in pod["metadata"]["labels"]]
 
 
 def test_it_comes_up_and_says_how_it_is(objects: Objects, place: Site) -> None:
@@ -118,6 +121,10 @@ def test_it_comes_up_and_says_how_it_is(objects: Objects, place: Site) -> None:
     assert {("Accepted", "ModelDeployment"), ("Ready", "ModelDeployment")} <= made
     tokens = objects.get("Secret", "default-tokens")["data"].values()
     assert [base64.b64decode(token).decode() for token in tokens] == [HUB_TOKEN]
+    wait_for(lambda: pods_of(objects, "llama"), "a pod names the model")
+    assert {pod["metadata"]["labels"]["ray.io/node-type"] for pod in pods_of(objects, "llama")} == {"worker"}
+    at_gateways = objects.get("Service", "default")["spec"]["selector"]
+    assert at_gateways["ray.io/cluster"] == status["rayCluster"]
 
 
 def test_engine_arguments_make_a_new_engine_in_the_same_cluster(objects: Objects) -> None:
@@ -131,7 +138,7 @@ def test_engine_arguments_make_a_new_engine_in_the_same_cluster(objects: Objects
     assert ray_cluster(objects) == before
 
 
-def test_a_pool_is_added_to_the_running_cluster(objects: Objects, place: Site) -> None:
+def test_a_pool_is_added_to_the_running_cluster(objects: Objects) -> None:
     objects.apply(cluster("growing"))
     is_ready(objects, "ServingCluster", "growing")
     before = ray_cluster(objects, "growing")
@@ -139,8 +146,7 @@ def test_a_pool_is_added_to_the_running_cluster(objects: Objects, place: Site) -
     objects.edit("ServingCluster", "growing", {"spec": {"pools": {**POOLS, "big": big}}})
     objects.apply(model("on-big", cluster="growing", resources={"pool": "big"}))
     is_ready(objects, "ModelDeployment", "on-big")
-    groups = objects.get("RayCluster", before)["spec"]["workerGroupSpecs"]
-    assert [group["groupName"] for group in groups] == ["gateway", "pool-cpu", "pool-big"]
+    assert group_names(objects, before) == ["gateway", "pool-cpu", "pool-big"]
     assert ray_cluster(objects, "growing") == before
     assert objects.status("ModelDeployment", "on-big")["pool"] == "big"
     objects.edit("ServingCluster", "growing", {"spec": {"pools": {**POOLS, "big": {**big, "maxNodes": 5}}}})
@@ -151,43 +157,86 @@ def test_a_pool_is_added_to_the_running_cluster(objects: Objects, place: Site) -
     assert ray_cluster(objects, "growing") == before
 
 
+def test_changed_pods_are_new_groups_of_the_same_cluster(objects: Objects, place: Site) -> None:
+    objects.apply_all([cluster("renewed"), model("renewing", cluster="renewed")])
+    is_ready(objects, "ModelDeployment", "renewing")
+    before = ray_cluster(objects, "renewed")
+    wait_for(lambda: len(groups_with_pods(objects, before)) == 3, "head, gateways and a node of the pool")
+    old = groups_with_pods(objects, before)
+    larger = {"gateway": {"cpus": 2}, "pools": {"cpu": {**POOLS["cpu"], "memory": "24Gi"}}}
+    objects.edit("ServingCluster", "renewed", {"spec": larger})
+    wait_for(lambda: groups_with_pods(objects, before) & old == {"headgroup"}, "no pod of before")
+    wait_for(lambda: group_names(objects, before) == ["gateway", "pool-cpu"], "no group of before")
+    says(objects, "ServingCluster", "renewed", "Current", "PodsCurrent")
+    is_ready(objects, "ModelDeployment", "renewing")
+    assert len(groups_with_pods(objects, before)) == 3
+    assert ray_cluster(objects, "renewed") == before
+    selector = place.apps("renewed")["renewing"]["deployments"][0]["ray_actor_options"]["label_selector"]
+    assert selector["tradewind.dev/group"] in groups_with_pods(objects, before) - old
+
+
 def test_a_second_cluster_is_announced_before_it_is_made(objects: Objects, place: Site) -> None:
-    objects.apply_all([cluster("moving"), model("moved", cluster="moving")])
+    strategy = {"type": "NewCluster"}
+    objects.apply_all([cluster("moving", upgradeStrategy=strategy), model("moved", cluster="moving")])
     is_ready(objects, "ModelDeployment", "moved")
     before = ray_cluster(objects, "moving")
     told = len(place.api.audit(place.user))
-    objects.edit("ServingCluster", "moving", {"spec": {"gateway": {"cpus": 2}}})
+    objects.edit("ServingCluster", "moving", {"spec": {"head": {"cpus": 4}}})
     wait_for(lambda: ray_cluster(objects, "moving") != before, "the second cluster took over")
+    after = ray_cluster(objects, "moving")
     says(objects, "ServingCluster", "moving", "NoUpgrade", "ClusterUpgrade")
     is_ready(objects, "ModelDeployment", "moved")
-    calls = [call for call in place.api.audit(place.user)[told:] if call.name == "moving"]
-    written = [call.resource for call in calls if call.verb == "patch"]
-    assert written.index("servingclusters") < written.index("rayservices")
-    notes = {event["reason"]: event["note"] for event in objects.events("moving")}
-    assert "about to be made, with 0 more GPUs (The gateway" in notes["Needed"]
-    assert "cpu" in notes["Needed"]
+    calls = place.api.audit(place.user)[told:]
+    written = [(call.verb, call.resource) for call in calls if call.name in ("moving", after)]
+    assert ("create", "rayclusters") in written
+    first = next(call for call in written if call[1] == "servingclusters" and call[0] not in ("get", "list"))
+    assert written.index(first) < written.index(("create", "rayclusters"))
+    assert objects.get("Service", "moving")["spec"]["selector"]["ray.io/cluster"] == after
+    assert "InProgress" in {event["reason"] for event in objects.events("moving")}
+    retired = objects.get("RayCluster", before)["metadata"]["annotations"]
+    assert "tradewind.dev/retired" in retired
 
 
-def test_a_second_cluster_waits_where_it_is_held(objects: Objects, place: Site) -> None:
-    objects.apply_all(
-        [
-            cluster("held", upgradeStrategy={"type": "Hold"}),
-            model("kept", cluster="held"),
-            route("held", {"kept": 2}),
-        ]
-    )
+def test_a_second_cluster_waits_until_it_is_approved(objects: Objects, place: Site) -> None:
+    objects.apply_all([cluster("held"), model("kept", cluster="held"), route("held", {"kept": 2})])
     is_ready(objects, "ModelRoute", "held")
-    before = objects.get("RayService", "held")["spec"]["rayClusterConfig"]
-    objects.edit("ServingCluster", "held", {"spec": {"gateway": {"cpus": 2}}})
-    message = says(objects, "ServingCluster", "held", "Held", "ClusterUpgrade")
-    assert "set spec.upgradeStrategy.type to NewCluster" in message
-    objects.apply(route("held", {"kept": 7}))
-    wait_for(lambda: served_weights(objects, "held", "held") == {"kept": 7}, "routes stay live")
-    assert objects.get("RayService", "held")["spec"]["rayClusterConfig"] == before
     active = ray_cluster(objects, "held")
-    objects.edit("ServingCluster", "held", {"spec": {"upgradeStrategy": {"type": "NewCluster"}}})
-    wait_for(lambda: ray_cluster(objects, "held") != active, "the second cluster took over")
+    objects.edit("ServingCluster", "held", {"spec": {"head": {"cpus": 4}}})
+    message = says(objects, "ServingCluster", "held", "Held", "ClusterUpgrade")
+    assert "tradewind.dev/approve-upgrade=" in message
+    objects.apply(route("held", {"kept": 7}))
+    wait_for(lambda: place.weights("held", "held") == {"kept": 7}, "routes stay live")
+    mine = [item["metadata"]["name"] for item in objects.list("RayCluster")]
+    assert [name for name in mine if name.startswith("held-")] == [active]
+    approval = message.rpartition("tradewind.dev/approve-upgrade=")[2].split()[0]
+    annotations = {"tradewind.dev/approve-upgrade": approval}
+    objects.edit("ServingCluster", "held", {"metadata": {"annotations": annotations}})
+    wait_for(lambda: ray_cluster(objects, "held") == approval, "the second cluster took over")
     says(objects, "ServingCluster", "held", "NoUpgrade", "ClusterUpgrade")
+    assert place.weights("held", "held") == {"kept": 7}
+
+
+def test_a_change_that_is_taken_back_needs_no_second_cluster(objects: Objects) -> None:
+    objects.apply_all([cluster("wavering"), model("alone", cluster="wavering")])
+    is_ready(objects, "ModelDeployment", "alone")
+    active = ray_cluster(objects, "wavering")
+    objects.edit("ServingCluster", "wavering", {"spec": {"head": {"cpus": 4}}})
+    says(objects, "ServingCluster", "wavering", "Held", "ClusterUpgrade")
+    objects.edit("ServingCluster", "wavering", {"spec": {"head": {"cpus": None}}})
+    says(objects, "ServingCluster", "wavering", "NoUpgrade", "ClusterUpgrade")
+    assert ray_cluster(objects, "wavering") == active
+
+
+def test_a_rayservice_of_an_earlier_release_is_left_alone(objects: Objects) -> None:
+    labels = {"app.kubernetes.io/managed-by": "tradewind-operator", "tradewind.dev/cluster": "old"}
+    service = {"apiVersion": "ray.io/v1", "kind": "RayService", "metadata": {"name": "old", "labels": labels}}
+    objects.apply(service)
+    objects.apply(cluster("old"))
+    message = says(objects, "ServingCluster", "old", "RayServiceOfEarlierRelease")
+    assert "kubectl delete rayservice old" in message
+    assert not [item for item in objects.list("RayCluster") if item["metadata"]["name"].startswith("old-")]
+    objects.delete("RayService", "old")
+    is_ready(objects, "ServingCluster", "old")
 
 
 def test_kubectl_scale_works(objects: Objects) -> None:
@@ -222,7 +271,7 @@ def test_an_engine_that_cannot_start_says_why_until_it_is_repaired(objects: Obje
 def test_a_wrong_resource_harms_nobody_and_what_was_accepted_goes_on(objects: Objects, place: Site) -> None:
     objects.apply_all([model("edited"), route("edited", {"edited": 1})])
     is_ready(objects, "ModelRoute", "edited")
-    before = engine(place, "edited")
+    before = place.apps()["edited"]
     objects.edit("ModelDeployment", "edited", {"spec": {"engine": {"args": {"maxModelLenn": 1}}}})
     objects.apply(model("never", engine={"args": {"nonsense": 1}}))
     message = says(objects, "ModelDeployment", "edited", "Invalid", "Accepted")
@@ -230,11 +279,10 @@ def test_a_wrong_resource_harms_nobody_and_what_was_accepted_goes_on(objects: Ob
     assert message.endswith("What was accepted as generation 1 stays in force.")
     says(objects, "ModelDeployment", "never", "Invalid", "Accepted")
     assert objects.condition("ModelDeployment", "edited")[0] == "True"
-    assert (engine(place, "edited"), engine(place, "never")) == (before, None)
+    assert place.apps()["edited"] == before
+    assert "never" not in place.apps()
     objects.apply(route(weights={"llama": 4, "mistral": 4}))
-    wait_for(
-        lambda: served_weights(objects, "default", "chat") == {"llama": 4, "mistral": 4}, "others are served"
-    )
+    wait_for(lambda: place.weights("chat") == {"llama": 4, "mistral": 4}, "others are served")
     wait_for(
         lambda: any(e["type"] == "Warning" and e["reason"] == "Invalid" for e in objects.events("edited")),
         "a Warning",
@@ -252,23 +300,27 @@ def test_a_deleted_model_drains_first(objects: Objects, place: Site) -> None:
     says(objects, "ModelDeployment", "leaving", "Draining")
     assert objects.status("ModelDeployment", "leaving")["state"] == "Draining"
     wait_for(lambda: objects.find("ModelDeployment", "leaving") is None, "it is gone")
-    assert engine(place, "leaving") is None
+    assert "leaving" not in place.apps()
     is_ready(objects, "ModelDeployment", "llama")
 
 
-def test_a_cluster_with_models_is_deleted_only_when_that_is_said(api: Cluster, objects: Objects) -> None:
+def test_a_cluster_with_models_is_deleted_only_when_that_is_said(
+    api: Cluster, objects: Objects, place: Site
+) -> None:
     objects.apply_all([cluster("ending"), model("last", cluster="ending"), route("last", {"last": 2})])
     is_ready(objects, "ModelRoute", "last")
+    ray = ray_cluster(objects, "ending")
     objects.delete("ServingCluster", "ending")
     message = says(objects, "ServingCluster", "ending", "DeletionRefused")
     assert "tradewind.dev/delete-models=true" in message
     objects.apply(route("last", {"last": 3}))
-    wait_for(lambda: served_weights(objects, "ending", "last") == {"last": 3}, "it goes on serving")
+    wait_for(lambda: place.weights("last", "ending") == {"last": 3}, "it goes on serving")
     allow = {"metadata": {"annotations": {"tradewind.dev/delete-models": "true"}}}
     objects.edit("ServingCluster", "ending", allow)
     wait_for(lambda: objects.find("ServingCluster", "ending") is None, "the cluster is gone")
     if api.has_gc:
-        wait_for(lambda: objects.find("RayService", "ending") is None, "what it owned is gone", 30)
+        wait_for(lambda: objects.find("RayCluster", ray) is None, "what it owned is gone")
+        wait_for(lambda: groups_with_pods(objects, ray) == set(), "its pods are gone")
     says(objects, "ModelDeployment", "last", "ClusterNotFound", "Accepted")
     objects.delete("ModelDeployment", "last")
     wait_for(lambda: objects.find("ModelDeployment", "last") is None, "its model may go")
@@ -282,7 +334,7 @@ def test_weights_are_live(objects: Objects, place: Site) -> None:
         "effective weights told",
     )
     is_ready(objects, "ModelRoute", "chat")
-    assert served_weights(objects, "default", "chat") == {"llama": 30, "mistral": 70}
+    assert place.weights("chat") == {"llama": 30, "mistral": 70}
     assert ray_cluster(objects) == before
 
 
@@ -291,10 +343,10 @@ def test_no_secret_is_anywhere_but_in_secrets(objects: Objects, operator: Operat
     canaries = [TENANT_KEY, HUB_TOKEN, *(base64.b64decode(value).decode() for value in own)]
     assert all(len(canary) > 30 for canary in canaries)
     forms = {form for each in canaries for form in (each, base64.b64encode(each.encode()).decode())}
-    kinds = ("RayService", "RayCluster", "ConfigMap", "Event", "Service", "ServiceAccount", "NetworkPolicy")
+    kinds = ("RayCluster", "Pod", "ConfigMap", "Event", "Service", "ServiceAccount", "NetworkPolicy")
     custom = ("ServingCluster", "ModelDeployment", "ModelRoute", "Tenant", "Lease")
     places = {kind: json.dumps(objects.list(kind)) for kind in (*kinds, *custom)}
-    wait_for(lambda: "reconcile" in traces.text and "apply RayService" in traces.text, "spans")
+    wait_for(lambda: "reconcile" in traces.text and "create RayCluster" in traces.text, "spans")
     places |= {"log": operator.log, "spans": traces.text}
     places["metrics"] = operator.answer("/metrics")[1]
     assert len(places["log"]) > 1_000
