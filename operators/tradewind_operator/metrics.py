@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from tradewind_operator.policy.verdict import Key
+from tradewind_operator.status.conditions import ACCEPTED, CLUSTER_UPGRADE, READY
 
 PREFIX: Final = "tradewind_operator"
 RECONCILE_SECONDS: Final = f"{PREFIX}_reconcile_duration_seconds"
@@ -17,12 +20,16 @@ QUEUE_DEPTH: Final = f"{PREFIX}_queue_depth"
 LEADER: Final = f"{PREFIX}_leader"
 WATCH_AGE: Final = f"{PREFIX}_watch_age_seconds"
 RELEASE_CLUSTER: Final = f"{PREFIX}_release_cluster_applied"
+CONDITION: Final = f"{PREFIX}_condition"
 
 _BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
+_SHOWN: Final = (ACCEPTED, READY, CLUSTER_UPGRADE)
+
+
 class OperatorMetrics:
-    """The operator's metrics; every label has few values."""
+    """The operator's metrics; every label has few values, but for the names of resources."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -49,6 +56,8 @@ class OperatorMetrics:
             ["namespace", "name"],
             registry=self.registry,
         )
+        self.conditions = Conditions()
+        self.registry.register(self.conditions)
         ProcessCollector(registry=self.registry)
 
     def reconciled(self, seconds: float, error: BaseException | None) -> None:
@@ -88,6 +97,40 @@ class OperatorMetrics:
     def watch_ages(self, ages: Callable[[], Mapping[tuple[str, str], float]]) -> None:
         """Where the age of each watch is read from, by plural and namespace."""
         self.registry.register(_WatchAges(ages))
+
+
+class Conditions(Collector):
+    """What the resources' statuses say now. One sample per condition, and none of what is gone.
+
+    Not a Gauge, which keeps every reason that a condition has ever had, and is large for 1,000 models.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[str, Key], tuple[str, tuple[tuple[str, str, str], ...]]] = {}
+
+    def told(self, namespace: str, cluster: str, key: Key, status: Mapping[str, Any]) -> None:
+        """A resource that belongs to `cluster` has this status."""
+        found = tuple(
+            (item["type"], item["status"], item["reason"])
+            for item in status.get("conditions") or ()
+            if item.get("type") in _SHOWN
+        )
+        self._said[namespace, key] = (cluster, found)
+
+    def keep(self, namespace: str, cluster: str, keys: Iterable[Key]) -> None:
+        """Of what belonged to `cluster`, all but these are gone."""
+        there = set(keys)
+        for (place, key), (owner, _) in list(self._said.items()):
+            if (place, owner) == (namespace, cluster) and key not in there:
+                del self._said[place, key]
+
+    def collect(self) -> Iterable[Metric]:
+        labels = ["kind", "namespace", "name", "condition", "status", "reason"]
+        family = GaugeMetricFamily(CONDITION, "1 for what a resource's condition says now.", labels=labels)
+        for (namespace, (kind, name)), (_, found) in self._said.items():
+            for condition, status, reason in found:
+                family.add_metric([kind, namespace, name, condition, status, reason], 1)
+        yield family
 
 
 class _WatchAges(Collector):

@@ -207,7 +207,7 @@ class Operator:
             self._know,
             settings.secret_seconds,
         )
-        publisher = Publisher(self._kube, Events(self._kube, identity))
+        publisher = Publisher(self._kube, Events(self._kube, identity), self.metrics.conditions)
         tracer = tracing.provider.get_tracer("tradewind.operator")
         return Reconciler(self._kube, gatherer, self._tender, publisher, terms, self.metrics, tracer)
 

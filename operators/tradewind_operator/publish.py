@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from tradewind.telemetry.redaction import redact
 from tradewind_operator.api_server import ApiServer
@@ -23,6 +23,7 @@ from tradewind_operator.status.observation import Observation
 from tradewind_operator.status.route import answering, route_status
 from tradewind_operator.status.tenant import tenant_status
 from tradewind_operator.status.transitions import EventNote, transitions
+from tradewind_operator.wakeups import Key as ClusterKey
 
 logger = logging.getLogger(__name__)
 
@@ -72,17 +73,26 @@ def safe_text(error: Exception) -> str:
     return redact(f"{name}: {error}.") if isinstance(error, OperatorError) else f"{name}."
 
 
-class Publisher:
-    """Writes statuses and Events."""
+class ConditionsShown(Protocol):
+    """Shows what the statuses say to who does not read resources. See `metrics.Conditions`."""
 
-    def __init__(self, api: ApiServer, events: Events) -> None:
+    def told(self, namespace: str, cluster: str, key: Key, status: Mapping[str, Any]) -> None: ...
+
+    def keep(self, namespace: str, cluster: str, keys: Iterable[Key]) -> None: ...
+
+
+class Publisher:
+    """Writes statuses and Events, and shows what the statuses say."""
+
+    def __init__(self, api: ApiServer, events: Events, shown: ConditionsShown) -> None:
         self._api = api
         self._events = events
+        self._shown = shown
 
     async def publish(
         self,
         entries: Mapping[Key, Entry],
-        namespace: str,
+        cluster: ClusterKey,
         statuses: Statuses,
         trace: str,
         overtaken: Callable[[], bool] = lambda: False,
@@ -104,14 +114,22 @@ class Publisher:
             async with gate:
                 if overtaken() and time.monotonic() - began > _AT_LEAST_S:
                     return False
-                return await self._write(entries[key], namespace, status, trace)
+                return await self._write(entries[key], cluster.namespace, status, trace)
 
         differing = [
             write(key, status)
             for key, status in statuses.items()
             if changed(entries[key].document.get("status"), status)
         ]
-        return all(await asyncio.gather(*differing))
+        try:
+            return all(await asyncio.gather(*differing))
+        finally:
+            for key in statuses:
+                self._shown.told(cluster.namespace, cluster.cluster, key, entries[key].status)
+
+    def forget(self, cluster: ClusterKey, left: Iterable[Key] = ()) -> None:
+        """Show nothing any more of what belonged to a cluster, but for what is `left` of it."""
+        self._shown.keep(cluster.namespace, cluster.cluster, left)
 
     async def _write(self, entry: Entry, namespace: str, status: dict[str, Any], trace: str) -> bool:
         document: Any = entry.document

@@ -179,6 +179,7 @@ class Reconciler:
         busy = await self._gatherer.gather(key, memory, self._clock())
         decision = memory.decision
         assert decision is not None
+        self._publisher.forget(key, left=decision.entries)
         if not decision.entries:
             del self._memories[key]
             return None
@@ -201,7 +202,7 @@ class Reconciler:
         if problem is not None and own in statuses:
             statuses[own] = with_error(statuses[own], decision.entries[own], problem, self._now())
         complete = await self._publisher.publish(
-            decision.entries, key.namespace, statuses, trace, overtaken=lambda: memory.changed
+            decision.entries, key, statuses, trace, overtaken=lambda: memory.changed
         )
         if not complete:
             memory.mark()
@@ -435,7 +436,7 @@ class Reconciler:
             document = await self._api.get(SERVING_CLUSTER, key.namespace, key.cluster)
             entry = read_entry(SERVING_CLUSTER.kind, document)
             status = with_error(document.get("status") or {}, entry, error, self._now())
-            await self._publisher.publish({entry.key: entry}, key.namespace, {entry.key: status}, trace)
+            await self._publisher.publish({entry.key: entry}, key, {entry.key: status}, trace)
         except (NotFound, Unreachable):
             return
         except Exception as second:

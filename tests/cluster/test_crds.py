@@ -200,7 +200,7 @@ def test_status_is_a_subresource(resources: Resources) -> None:
     written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     made = resources.patch("ModelDeployment", "llama", "status", {"status": written, "spec": {"replicas": 9}})
     assert made["status"] == written
-    assert "replicas" not in made["spec"]
+    assert made["spec"]["replicas"] == 1
     assert made["metadata"]["generation"] == 1
     made = resources.patch("ModelDeployment", "llama", "", {"spec": {"replicas": 2}, "status": None})
     assert made["status"] == written
@@ -218,6 +218,23 @@ def test_a_model_is_scaled_by_its_subresource(resources: Resources) -> None:
     assert scale["status"] == {"replicas": 1, "selector": selector}
     with pytest.raises(k8s.ApiException, match="1001"):
         resources.patch("ModelDeployment", "llama", "scale", {"spec": {"replicas": 1001}})
+
+
+def test_one_without_replicas_has_a_scale_too(resources: Resources) -> None:
+    """`kubectl scale` and a HorizontalPodAutoscaler read it before they write it."""
+    resources.apply(model(), "somebody")
+    assert resources.get("ModelDeployment", "llama", "scale")["spec"] == {"replicas": 1}
+    resources.patch("ModelDeployment", "llama", "scale", {"spec": {"replicas": 2}})
+    again = resources.apply(model(), "somebody")
+    assert again["spec"]["replicas"] == 2, "who does not say replicas leaves them to who scales"
+
+
+def test_one_with_autoscaling_has_a_scale_that_only_it_may_change(resources: Resources, api: Cluster) -> None:
+    resources.create(model(autoscaling={"maxReplicas": 3}))
+    assert resources.get("ModelDeployment", "llama", "scale")["spec"] == {"replicas": 1}
+    if api.minor >= CEL_SINCE:
+        with pytest.raises(k8s.ApiException, match="found replicas and autoscaling"):
+            resources.patch("ModelDeployment", "llama", "scale", {"spec": {"replicas": 2}})
 
 
 def test_two_may_own_variants_of_one_route(resources: Resources) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import secrets
 import signal
@@ -26,6 +27,7 @@ from opentelemetry.sdk.resources import Resource as TelemetryResource
 from opentelemetry.sdk.trace import TracerProvider
 
 from tests.cluster.cluster import Cluster
+from tests.cluster.kuberay import KubeRay
 from tests.cluster.operated import install
 from tests.unit.api.builders import Data, cluster, model, route, tenant
 from tradewind.telemetry.setup import Tracing
@@ -36,7 +38,7 @@ from tradewind_operator.kinds import (
     LEASE,
     MODEL_DEPLOYMENT,
     MODEL_ROUTE,
-    RAY_SERVICE,
+    RAY_CLUSTER,
     SECRET,
     SERVING_CLUSTER,
     TENANT,
@@ -62,11 +64,23 @@ def definitions(kube: k8s.ApiClient) -> None:
 
 
 @pytest.fixture
+def rays(kuberay: KubeRay, definitions: None) -> KubeRay:
+    """KubeRay, its heads and gateways, played."""
+    return kuberay
+
+
+@pytest.fixture
 async def admin(api: Cluster, namespace: str, definitions: None) -> AsyncIterator[Kube]:
     """Our own client as one who may do anything."""
     client = Kube(await connect(str(api.kubeconfig())))
     yield client
     await client.close()
+
+
+def behind(rays: KubeRay) -> Data:
+    """Settings with which an operator reaches the Ray clusters that are played."""
+    place = f"{rays.url}/{{namespace}}/{{cluster}}"
+    return {"serve_api_url": f"{place}/head", "gateway_url": f"{place}/gateway"}
 
 
 def settings(namespace: str, kubeconfig: Path, **changes: Any) -> Settings:
@@ -142,20 +156,25 @@ def condition(document: Data, kind: str) -> Data:
     return found[0] if found else {}
 
 
-async def rayservice(kube: Kube, namespace: str) -> Data | None:
-    try:
-        return await kube.get(RAY_SERVICE, namespace, "default")
-    except NotFound:
-        return None
+async def ray_cluster(kube: Kube, namespace: str) -> Data | None:
+    """The RayCluster, once there is one."""
+    return next(iter(await kube.list(RAY_CLUSTER, namespace)), None)
 
 
-async def test_resources_become_a_rayservice_and_no_secret_is_in_anything_but_secrets(
-    api: Cluster, admin: Kube, namespace: str
+async def given(rays: KubeRay, kube: Kube, namespace: str) -> str:
+    """What Serve was given last, as text; empty: nothing yet."""
+    there = await ray_cluster(kube, namespace)
+    ray = rays.ray(namespace, there["metadata"]["name"]) if there is not None else None
+    return json.dumps(ray.config) if ray is not None and ray.config is not None else ""
+
+
+async def test_resources_become_a_ray_cluster_and_no_secret_is_in_anything_but_secrets(
+    api: Cluster, admin: Kube, namespace: str, rays: KubeRay
 ) -> None:
-    async with operating(settings(namespace, api.kubeconfig())):
+    async with operating(settings(namespace, api.kubeconfig(), **behind(rays))):
         await put_all(admin, namespace)
-        service = await until(lambda: rayservice(admin, namespace), "a RayService")
-        assert '"llama"' in service["spec"]["serveConfigV2"]
+        config = await until(lambda: given(rays, admin, namespace), "Serve's configuration")
+        assert '"llama"' in config
 
         async def accepted() -> bool:
             found = [
@@ -181,19 +200,19 @@ async def test_resources_become_a_rayservice_and_no_secret_is_in_anything_but_se
         events = await until(told, "an Event")
         assert any("trace" in (event.get("note") or "") for event in events)
         visible = [*events, deployment, await admin.get(TENANT, namespace, "acme")]
-        visible += [await admin.get(RAY_SERVICE, namespace, "default")]
+        visible += [*await admin.list(RAY_CLUSTER, namespace), {"config": config}]
         assert KEY not in str(visible)
         assert TOKEN not in str(visible)
 
 
-async def test_a_weight_reaches_the_rayservice_in_a_few_requests(
-    api: Cluster, admin: Kube, namespace: str
+async def test_a_route_reaches_serve_in_a_few_requests(
+    api: Cluster, admin: Kube, namespace: str, rays: KubeRay
 ) -> None:
     user = f"system:serviceaccount:{namespace}:operator"
     _allow_everything(api, namespace, user)
-    async with operating(settings(namespace, api.kubeconfig(user))) as operator:
+    async with operating(settings(namespace, api.kubeconfig(user), **behind(rays))) as operator:
         await put_all(admin, namespace)
-        await until(lambda: rayservice(admin, namespace), "a RayService")
+        await until(lambda: _is_ready(admin, namespace), "the route is ready")
         await _settle(operator)
         before = operator.metrics.requests()
         patch = {"spec": {"timeouts": {"firstToken": "77s"}}}
@@ -201,29 +220,37 @@ async def test_a_weight_reaches_the_rayservice_in_a_few_requests(
         await admin.merge_patch(MODEL_ROUTE, namespace, "chat", patch)
 
         async def arrived() -> bool:
-            service = await rayservice(admin, namespace)
-            return service is not None and "77" in service["spec"]["serveConfigV2"]
+            return '"first_token_timeout_s": 77' in await given(rays, admin, namespace)
 
         await until(arrived, "the new route")
         took = time.monotonic() - began
         await _settle(operator)
         after = operator.metrics.requests()
-        made = {key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key, 0)}
-        made = {key: count for key, count in made.items() if key[1] != "leases"}
+    ended = operator.metrics.requests()
+    made = {key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key, 0)}
+    made = {key: count for key, count in made.items() if key[1] != "leases"}
     print(f"a route's change: {took:.2f} s, {sum(made.values())} requests: {made}")
     assert took < 3.0
-    assert made["apply", "rayservices"] == 1
-    assert sum(count for key, count in made.items() if key != ("get", "rayservices")) <= 10
-    verbs = {(call.verb, call.resource) for call in api.audit(user)}
+    # It looks at the Ray clusters, the pods and the Secrets again and again.
+    looks = {("list", "rayclusters"), ("list", "pods"), ("get", "secrets")}
+    assert sum(count for key, count in made.items() if key not in looks) <= 10
+    assert not {("patch", "rayclusters"), ("create", "rayclusters")} & made.keys()
+    calls = api.audit(user)
+    verbs = {(call.verb, call.resource) for call in calls}
     watched = {resource for verb, resource in verbs if verb == "watch"}
-    assert watched == {"servingclusters", "modeldeployments", "modelroutes", "tenants", "rayservices"}
+    assert watched == {"servingclusters", "modeldeployments", "modelroutes", "tenants", "rayclusters"}
     # Nobody but our own client writes to what is watched, kopf least of all.
-    asked = [(call.verb, call.resource) for call in api.audit(user) if call.resource in watched]
+    asked = [(call.verb, call.resource) for call in calls if call.resource in watched]
     for resource in watched:
         writes = sum(asked.count((verb, resource)) for verb in ("patch", "update", "create", "delete"))
-        assert writes == sum(after.get((verb, resource), 0) for verb in ("patch", "apply")), resource
+        ours = sum(ended.get((verb, resource), 0) for verb in ("patch", "apply", "create", "delete"))
+        assert writes == ours, resource
     assert not {("list", "secrets"), ("watch", "secrets"), ("delete", "secrets")} & verbs
     assert not any(resource in ("namespaces", "customresourcedefinitions") for _, resource in verbs)
+
+
+async def _is_ready(kube: Kube, namespace: str) -> bool:
+    return condition(await kube.get(MODEL_ROUTE, namespace, "chat"), "Ready").get("status") == "True"
 
 
 async def _settle(operator: Operator) -> None:
@@ -252,43 +279,26 @@ def _allow_everything(api: Cluster, namespace: str, user: str) -> None:
         )
 
 
-async def test_deleting_a_model_drains_it_first(api: Cluster, admin: Kube, namespace: str) -> None:
-    async with operating(settings(namespace, api.kubeconfig())):
+async def test_deleting_a_model_drains_it_first(
+    api: Cluster, admin: Kube, namespace: str, rays: KubeRay
+) -> None:
+    async with operating(settings(namespace, api.kubeconfig(), **behind(rays))):
         await put_all(admin, namespace)
-        service = await until(lambda: rayservice(admin, namespace), "a RayService")
-        status = {
-            "observedGeneration": service["metadata"]["generation"],
-            "activeServiceStatus": {
-                "rayClusterName": "default-abc",
-                "applicationStatuses": {"llama": {"status": "RUNNING"}},
-            },
-        }
-        uid = service["metadata"]["uid"]
-        await admin.put_status(RAY_SERVICE, namespace, "default", uid, status)
-        await until(lambda: _finalized(admin, namespace), "the finalizer")
+        await until(lambda: _is_ready(admin, namespace), "the route is ready")
+        there = await admin.get(MODEL_DEPLOYMENT, namespace, "llama")
+        assert there["metadata"]["finalizers"] == ["tradewind.dev/drain"]
         await admin.delete(MODEL_ROUTE, namespace, "chat")
         await admin.delete(MODEL_DEPLOYMENT, namespace, "llama")
-
-        async def left_out() -> Data | None:
-            found = await rayservice(admin, namespace)
-            return found if found and '"llama"' not in found["spec"]["serveConfigV2"] else None
-
-        service = await until(left_out, "a configuration without the model")
-        draining = await admin.get(MODEL_DEPLOYMENT, namespace, "llama")
-        assert draining["metadata"]["deletionTimestamp"]
-        status["observedGeneration"] = service["metadata"]["generation"]
-        status["activeServiceStatus"] = {"rayClusterName": "default-abc", "applicationStatuses": {}}
-        await admin.put_status(RAY_SERVICE, namespace, "default", uid, status)
+        states = set()
 
         async def gone() -> bool:
-            return not await admin.list(MODEL_DEPLOYMENT, namespace)
+            found = await admin.list(MODEL_DEPLOYMENT, namespace)
+            states.update((item.get("status") or {}).get("state") for item in found)
+            return not found
 
         await until(gone, "the model is gone")
-
-
-async def _finalized(kube: Kube, namespace: str) -> bool:
-    found = await kube.get(MODEL_DEPLOYMENT, namespace, "llama")
-    return bool(found["metadata"].get("finalizers"))
+        assert "Draining" in states
+        assert '"llama"' not in await given(rays, admin, namespace)
 
 
 async def test_credentials_are_made_anew_when_they_are_deleted_and_the_operator_says_so(
@@ -296,7 +306,7 @@ async def test_credentials_are_made_anew_when_they_are_deleted_and_the_operator_
 ) -> None:
     async with operating(settings(namespace, api.kubeconfig(), resync_seconds=1)):
         await put_all(admin, namespace)
-        await until(lambda: rayservice(admin, namespace), "a RayService")
+        await until(lambda: ray_cluster(admin, namespace), "a RayCluster")
         before = await admin.get(SECRET, namespace, "default-auth")
         await admin.delete(SECRET, namespace, "default-auth")
 
@@ -349,9 +359,9 @@ async def test_two_operators_one_leads_and_the_other_takes_over(
         await until(lambda: _holder(admin, namespace), "a leader")
         async with operating(given, "two") as two:
             await put_all(admin, namespace)
-            await until(lambda: rayservice(admin, namespace), "a RayService")
+            await until(lambda: ray_cluster(admin, namespace), "a RayCluster")
             assert await _holder(admin, namespace) == "one"
-            assert two.metrics.requests().get(("apply", "rayservices"), 0) == 0
+            assert two.metrics.requests().get(("create", "rayclusters"), 0) == 0
             async with httpx.AsyncClient(trust_env=False) as http:
                 for operator in (one, two):
                     for path in ("healthz", "readyz"):
@@ -365,8 +375,14 @@ async def test_two_operators_one_leads_and_the_other_takes_over(
 
             await until(taken, "the other leads")
             print(f"a clean stop: the other leads after {time.monotonic() - began:.2f} s")
-            await admin.delete(RAY_SERVICE, namespace, "default")
-            await until(lambda: rayservice(admin, namespace), "the RayService is made again")
+            before = await admin.list(RAY_CLUSTER, namespace)
+            await admin.delete(RAY_CLUSTER, namespace, before[0]["metadata"]["name"])
+
+            async def another() -> bool:
+                found = await ray_cluster(admin, namespace)
+                return found is not None and found["metadata"]["uid"] != before[0]["metadata"]["uid"]
+
+            await until(another, "the RayCluster is made again")
 
 
 async def _holder(kube: Kube, namespace: str) -> str:
@@ -396,14 +412,16 @@ async def test_a_leader_that_loses_its_lease_writes_nothing_any_more(
     await put_all(admin, namespace)
     await asyncio.sleep(1.0)
     assert operator.metrics.requests() == before
-    assert await rayservice(admin, namespace) is None
+    assert await ray_cluster(admin, namespace) is None
     await operator.close()
 
 
-async def test_the_api_server_goes_away_and_comes_back(api: Cluster, admin: Kube, namespace: str) -> None:
-    async with operating(settings(namespace, api.kubeconfig(), resync_seconds=5)):
+async def test_the_api_server_goes_away_and_comes_back(
+    api: Cluster, admin: Kube, namespace: str, rays: KubeRay
+) -> None:
+    async with operating(settings(namespace, api.kubeconfig(), resync_seconds=5, **behind(rays))):
         await put_all(admin, namespace)
-        await until(lambda: rayservice(admin, namespace), "a RayService")
+        await until(lambda: given(rays, admin, namespace), "Serve's configuration")
         await asyncio.to_thread(api.stop_api)
         await asyncio.sleep(2.0)
         await asyncio.to_thread(api.start_api)
@@ -411,8 +429,7 @@ async def test_the_api_server_goes_away_and_comes_back(api: Cluster, admin: Kube
         await admin.merge_patch(MODEL_ROUTE, namespace, "chat", {"spec": {"timeouts": {"total": "99s"}}})
 
         async def arrived() -> bool:
-            service = await rayservice(admin, namespace)
-            return service is not None and "99" in service["spec"]["serveConfigV2"]
+            return '"total_timeout_s": 99' in await given(rays, admin, namespace)
 
         await until(arrived, "the change after the outage", 60.0)
 
@@ -470,7 +487,7 @@ async def test_the_command_is_small_and_ends_within_five_seconds_of_sigterm(
     admin: Kube, namespace: str, process: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
     await put_all(admin, namespace)
-    await until(lambda: rayservice(admin, namespace), "a RayService")
+    await until(lambda: ray_cluster(admin, namespace), "a RayCluster")
     await asyncio.sleep(1.0)
     rss = psutil.Process(process.pid).memory_info().rss / 2**20
     print(f"RSS at idle with one model: {rss:.0f} MiB")

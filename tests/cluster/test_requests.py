@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import yaml
@@ -15,6 +14,7 @@ from tests.cluster.kuberay import KubeRay
 from tests.cluster.life import POOLS, cluster, model, route, secret, tenant
 from tests.cluster.objects import Objects, wait_for
 from tests.cluster.operated import Operator, Site, chart_rules, install, site
+from tests.cluster.ray import Data
 from tests.golden.chart.rendering import render
 
 pytestmark = pytest.mark.cluster
@@ -32,7 +32,6 @@ OF_SOMEONE_ELSE = {
 APPLIED = "server-side apply of what is not there asks for it beside patch, which alone is in the log"
 UNUSED = {
     ("tradewind.dev", "servingclusters", "create"): APPLIED,
-    ("ray.io", "rayservices", "create"): APPLIED,
     ("", "services", "create"): APPLIED,
     ("", "serviceaccounts", "create"): APPLIED,
     ("", "persistentvolumeclaims", "create"): APPLIED,
@@ -71,11 +70,12 @@ def live(place: Site, operator: Operator) -> None:
     objects.edit("ServingCluster", "default", {"spec": {"pools": {"stored": {"maxNodes": 3}}}})
     ray = objects.list("RayCluster")[0]["metadata"]["name"]
     wait_for(
-        lambda: objects.get("RayCluster", ray)["spec"]["workerGroupSpecs"][2]["maxReplicas"] == 3,
+        lambda: most_nodes(objects.get("RayCluster", ray), "stored") == 3,
         "a larger pool",
     )
-    # Another template: a second cluster, without the claim, the policies and the token of before.
-    spec = {"pools": {**POOLS, "stored": {**STORED, "cache": None}}, "networkPolicy": {"enabled": False}}
+    give_up(objects)
+    # Other groups of pods, without the claim and the policies of before.
+    spec = {"pools": {**POOLS, "stored": STORED}, "networkPolicy": {"enabled": False}}
     objects.edit("ServingCluster", "default", {"spec": spec})
     wait_for(lambda: objects.list("NetworkPolicy") == [], "no policies any more")
     end_claims(objects)
@@ -88,6 +88,25 @@ def live(place: Site, operator: Operator) -> None:
     objects.delete("ServingCluster", "default")
     wait_for(lambda: objects.find("ServingCluster", "default") is None, "the cluster is gone")
     assert operator.ended is None
+
+
+def most_nodes(ray_cluster: Data, pool: str) -> int:
+    groups = ray_cluster["spec"]["workerGroupSpecs"]
+    return next(int(g["maxReplicas"]) for g in groups if g["groupName"].startswith(f"pool-{pool}-"))
+
+
+def give_up(objects: Objects) -> None:
+    """A second Ray cluster is built, and no longer wanted before it serves."""
+    first = objects.list("RayCluster")[0]["metadata"]["name"]
+    kept = objects.get("ServingCluster", "default")["spec"]["head"]
+    larger = {"head": {**kept, "memory": "12Gi"}, "upgradeStrategy": {"type": "NewCluster"}}
+    objects.edit("ServingCluster", "default", {"spec": larger})
+    wait_for(lambda: len(objects.list("RayCluster")) == 2, "a second cluster")
+    objects.edit("ServingCluster", "default", {"spec": {"head": kept}})
+    wait_for(
+        lambda: [item["metadata"]["name"] for item in objects.list("RayCluster")] == [first],
+        "the first alone",
+    )
 
 
 def of_the_release(place: Site) -> None:
@@ -118,7 +137,7 @@ def end_claims(objects: Objects) -> None:
         objects.edit(kind, item["metadata"]["name"], {"metadata": {"finalizers": None}})
 
 
-def rights(rules: list[dict[str, Any]]) -> set[Right]:
+def rights(rules: list[Data]) -> set[Right]:
     return {
         (group, resource, verb)
         for rule in rules

@@ -170,8 +170,9 @@ class ModelDeploymentSpec(ApiModel):
     """vLLM's own settings."""
     resources: Resources = Field(default_factory=Resources)
     """What one replica takes of a node."""
-    replicas: Annotated[int, Field(ge=1, le=1_000)] | None = None
-    """A fixed number of replicas. Absent, and without autoscaling: 1."""
+    # Written out in every resource, for `kubectl scale` and a HorizontalPodAutoscaler ask for it.
+    replicas: Annotated[int, Field(ge=1, le=1_000)] = 1
+    """A fixed number of replicas. Beside autoscaling it stays 1, which then says nothing."""
     autoscaling: Autoscaling | None = None
     """Replicas by load, instead of `replicas`."""
     adapters: Annotated[tuple[AdapterSource, ...], Field(max_length=64)] = ()
@@ -194,7 +195,7 @@ class ModelDeploymentSpec(ApiModel):
                 yield ("spec", *place, "credentials", *path), token
 
     def faults(self) -> Iterable[Fault]:
-        if self.replicas is not None and self.autoscaling is not None:
+        if self.replicas != 1 and self.autoscaling is not None:
             yield Fault((), "found replicas and autoscaling; allowed: at most one of them")
         most = self.limits.max_ongoing_requests
         if self.autoscaling is not None and self.autoscaling.target.ongoing_requests > most:

@@ -189,7 +189,7 @@ def _engine_app(
 
 def _scale(spec: ModelDeploymentSpec) -> dict[str, Any]:
     if spec.autoscaling is None:
-        return {"num_replicas": spec.replicas or 1}
+        return {"num_replicas": spec.replicas}
     return {
         "autoscaling_config": {
             "min_replicas": spec.autoscaling.min_replicas,

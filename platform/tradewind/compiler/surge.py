@@ -71,7 +71,7 @@ def _left(pool: Pool, specs: Iterable[ModelDeploymentSpec]) -> list[_Node]:
     """What the pool's nodes have left beside each model's largest number of replicas; large ones first."""
     nodes = [_Node(pool.gpus, pool.cpus, float(pool.memory)) for _ in range(pool.max_nodes)]
     for spec in sorted(specs, key=_size, reverse=True):
-        replicas = spec.autoscaling.max_replicas if spec.autoscaling else spec.replicas or 1
+        replicas = spec.autoscaling.max_replicas if spec.autoscaling else spec.replicas
         for node in nodes:
             fits = min(replicas, node.holds(spec.resources))
             node.take(spec.resources, fits)

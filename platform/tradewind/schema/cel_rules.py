@@ -167,7 +167,7 @@ _DEPLOYMENT: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
     ),
     deployment.ModelDeploymentSpec: (
         Rule(
-            "!(has(self.replicas) && has(self.autoscaling))",
+            "self.replicas == 1 || !has(self.autoscaling)",
             "found replicas and autoscaling; allowed: at most one of them",
         ),
         Rule(

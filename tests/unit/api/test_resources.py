@@ -53,6 +53,7 @@ VALID: list[tuple[str, Data]] = [
     ),
     ("eight GPUs by default", model(resources={"gpus": 8})),
     ("replicas by load", model(autoscaling={"maxReplicas": 3, "target": {"ongoingRequests": 8}})),
+    ("replicas by load, and the default", model(replicas=1, autoscaling={"maxReplicas": 3})),
     (
         "adapters",
         model(adapters=[{"name": "tone", "uri": "s3://loras/tone"}, {"name": "x", "uri": "hf://a/b"}]),

@@ -26,6 +26,7 @@ from tradewind_operator.desired.world import Defaults, Images
 from tradewind_operator.events import Events
 from tradewind_operator.gathering import Gatherer
 from tradewind_operator.kinds import CUSTOM, EVENT, RAY_CLUSTER, SECRET, Resource, resource_of
+from tradewind_operator.metrics import Conditions
 from tradewind_operator.policy.images import AllowedImages
 from tradewind_operator.publish import Publisher
 from tradewind_operator.reconcile import Reconciler, ReconcileSettings
@@ -148,7 +149,7 @@ class World:
         to = ReconcileSettings(
             defaults, lambda _, name: f"serve://{name}", lambda _, name: f"gateway://{name}", RESYNC_S
         )
-        publisher = Publisher(self.api, Events(self.api, "operator"))
+        publisher = Publisher(self.api, Events(self.api, "operator"), Conditions())
         self._reconciler = Reconciler(
             self.api,
             gatherer,

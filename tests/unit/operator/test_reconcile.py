@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.unit.api.builders import cluster, model, route, tenant
+from tests.unit.api.builders import changed, cluster, model, route, tenant
 from tests.unit.operator.fake_api import FakeApi, Object
 from tests.unit.operator.fake_clock import FakeClock
 from tests.unit.operator.played import PlayedRays, PlayedTender
@@ -32,7 +32,7 @@ from tradewind_operator.kinds import (
     VOLUME_CLAIM,
     Resource,
 )
-from tradewind_operator.metrics import OperatorMetrics
+from tradewind_operator.metrics import CONDITION, OperatorMetrics
 from tradewind_operator.operator import allowed_images, defaults_of
 from tradewind_operator.publish import Publisher
 from tradewind_operator.reconcile import Reconciler, ReconcileSettings
@@ -64,7 +64,7 @@ class World:
             self.api,
             gatherer,
             PlayedTender(self.rays),
-            Publisher(self.api, events),
+            Publisher(self.api, events, self.metrics.conditions),
             to,
             self.metrics,
             provider.get_tracer("test"),
@@ -119,6 +119,22 @@ class World:
     def reasons(self, kind: Resource, name: str) -> dict[str, str]:
         conditions = self.get(kind, name).get("status", {}).get("conditions", [])
         return {item["type"]: item["reason"] for item in conditions}
+
+    def shown(self) -> dict[tuple[str, str, str], tuple[str, str]]:
+        """Status and reason by kind, name and condition, as Prometheus is told them; each once."""
+        samples = [
+            sample.labels
+            for metric in self.metrics.registry.collect()
+            for sample in metric.samples
+            if sample.name == CONDITION and sample.value == 1
+        ]
+        assert {each["namespace"] for each in samples} <= {"ns"}
+        found = {
+            (each["kind"], each["name"], each["condition"]): (each["status"], each["reason"])
+            for each in samples
+        }
+        assert len(found) == len(samples)
+        return found
 
     def events(self) -> list[Object]:
         return [item for (plural, _, _), item in self.api.objects.items() if plural == EVENT.plural]
@@ -208,6 +224,54 @@ async def test_an_operator_that_may_not_ask_for_storage_classes_goes_on_without_
     assert not [name for plural, _, name in world.api.objects if plural == VOLUME_CLAIM.plural]
 
 
+async def test_prometheus_is_told_what_the_conditions_are_now() -> None:
+    world = World()
+    world.put(*all_of_it(), route("lost", variants=[{"name": "only", "deployment": "none", "weight": 1}]))
+    await world.reconcile()
+    assert world.shown()["ModelDeployment", "llama", "Ready"][0] == "False"
+    await world.settle()
+    shown = world.shown()
+    assert shown["ModelDeployment", "llama", "Ready"] == ("True", "Ready")
+    assert shown["ModelRoute", "lost", "Accepted"] == (
+        "False",
+        world.reasons(MODEL_ROUTE, "lost")["Accepted"],
+    )
+    assert {condition for _, _, condition in shown} == {"Accepted", "Ready", "ClusterUpgrade"}
+    assert {(kind, name) for kind, name, _ in shown} == {
+        ("ServingCluster", "default"),
+        ("ModelDeployment", "llama"),
+        ("ModelRoute", "chat"),
+        ("ModelRoute", "lost"),
+        ("Tenant", "acme"),
+    }
+
+
+async def test_prometheus_is_told_nothing_of_what_is_gone_or_belongs_to_another_cluster() -> None:
+    world = World()
+    world.put(
+        *all_of_it(),
+        changed(cluster(pools={"cpu": POOL}), "metadata.name", "other"),
+        tenant("late", cluster="other"),
+    )
+    await world.settle()
+    await world.reconciler(Key("ns", "other"))
+    assert ("Tenant", "late", "Accepted") in world.shown()
+    world.api.remove(MODEL_ROUTE, "ns", "chat")
+    world.api.remove(TENANT, "ns", "acme")
+    world.reconciler.changed(KEY)
+    await world.reconcile()
+    kinds = {(kind, name) for kind, name, _ in world.shown()}
+    assert not {("ModelRoute", "chat"), ("Tenant", "acme")} & kinds
+    assert {("ModelDeployment", "llama"), ("Tenant", "late")} <= kinds
+    for plural, place, name in list(world.api.objects):
+        if plural in {kind.plural for kind in (SERVING_CLUSTER, MODEL_DEPLOYMENT, TENANT)}:
+            del world.api.objects[plural, place, name]
+    for each in ("default", "other"):
+        world.reconciler.changed(Key("ns", each))
+        await world.reconciler(Key("ns", each))
+    assert world.shown() == {}
+
+
 async def test_between_two_looks_only_the_secrets_are_read() -> None:
     world = World()
     world.put(*all_of_it())
@@ -275,6 +339,7 @@ async def test_what_the_api_server_refuses_is_said_on_the_cluster_and_the_verdic
     with pytest.raises(Invalid):
         await world.reconcile()
     assert world.reasons(SERVING_CLUSTER, "default")["Ready"] == "ReconcileError"
+    assert world.shown()["ServingCluster", "default", "Ready"] == ("False", "ReconcileError")
     assert world.reasons(SERVING_CLUSTER, "default")["Accepted"] == "Accepted"
     assert "spec.x is wrong" in str(world.get(SERVING_CLUSTER, "default")["status"]["conditions"])
     (event,) = [item for item in world.events() if item["reason"] == "ReconcileError"]
