@@ -9,7 +9,7 @@ FILE   ?= examples/quickstart.yaml
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up test check format bench chart lock clean distclean env env-dev python
+.PHONY: help up test e2e cluster-up cluster-down check format bench chart lock clean distclean env env-dev python
 .PHONY: check-lint check-format check-types check-layers check-generated check-locks
 MAKEFLAGS += --no-print-directory
 
@@ -17,6 +17,8 @@ help: ## what can be made
 	@echo "make up        set up everything and serve two models on http://localhost:8000/v1"
 	@echo "               ARGS=--check stops after the self-check; FILE=your.yaml serves your own resources"
 	@echo "make test      set up everything and run every test; ARGS='-k routing' picks some"
+	@echo "make e2e       the tests on a real cluster: Kubernetes of several nodes on this machine (Linux, root), real KubeRay,"
+	@echo "               images of this checkout; with KUBECONFIG, on that cluster. make cluster-up, cluster-down keep one"
 	@echo "make check     linters, types, import layers, generated files and locks"
 	@echo "make format    let ruff rewrite what it can"
 	@echo "make bench     CPU per request and token of the gateway; latency through the platform beside the bare engine"
@@ -29,6 +31,15 @@ up: env ## serve the quickstart until Ctrl-C
 
 test: env-dev ## unit tests in parallel, then the real engines one after the other
 	@$(BIN)/python tools/run_tests.py $(ARGS)
+
+e2e: env-dev ## the tests on a real cluster, which starts before them and ends after
+	@$(BIN)/python tools/run_e2e.py $(ARGS)
+
+cluster-up: env-dev ## start a cluster to keep between runs of make e2e
+	@$(BIN)/python -m tests.e2e up
+
+cluster-down: env-dev ## end it, or what a dead run left of one
+	@$(BIN)/python -m tests.e2e down
 
 check: env-dev ## everything that needs no test run; all of it, even when one part fails
 	@$(MAKE) --keep-going check-lint check-format check-types check-layers check-generated check-locks

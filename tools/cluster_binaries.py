@@ -27,6 +27,7 @@ from cluster_programs import (
     API,
     DEFINITIONS,
     NODES,
+    ROLE,
     BinariesError,
     Build,
     NotServedError,
@@ -78,11 +79,11 @@ def obtain(make: Make = build) -> Path:
 
 
 def obtain_cluster(make: Make = build) -> Path:
-    """The directory with everything of a cluster, and KubeRay's definitions in `kuberay-crds/` below it.
+    """The directory with everything of a cluster, and KubeRay's definitions in `kuberay-crds/` and its role below it.
 
     KUBEBUILDER_ASSETS is taken where it holds all of that. Raises BinariesError.
     """
-    wanted = [*names([*API, *NODES]), DEFINITIONS]
+    wanted = [*names([*API, *NODES]), DEFINITIONS, ROLE]
     given = os.environ.get("KUBEBUILDER_ASSETS")
     if given and all((Path(given) / name).exists() for name in wanted):
         return Path(given)

@@ -19,8 +19,9 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parent.parent
 NO_TESTS = 5
 """pytest's exit code when a selection is empty: fine for a run among others."""
+UNIT = "not engine and not cluster and not e2e"
 STAGES = {
-    "without engines, in parallel": ("-m", "not engine and not cluster", "-n", "2", "--dist", "worksteal"),
+    "without engines, in parallel": ("-m", UNIT, "-n", "2", "--dist", "worksteal"),
     # One API server for all of them; its first start on a machine builds it. Where that cannot be, it is
     # skipped, and with CI set it fails.
     "on a real Kubernetes API server": ("-m", "cluster", "--timeout", "300", "--durations", "15"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-LOOPBACK = IPv4Address("127.0.0.1")
+LOOPBACK = "127.0.0.1"
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:
@@ -48,19 +49,24 @@ class Authority:
 
     @property
     def certificate(self) -> Path:
-        """The authority's own certificate, written on first use."""
+        """The authority's own certificate, written on first use with its key beside it (ca.key)."""
         path = self.home / "ca.crt"
         if not path.exists():
             constraints = x509.BasicConstraints(ca=True, path_length=0)
             usage = _usage(signs_certificates=True)
             builder = self._builder(self.name, self.key).add_extension(constraints, critical=True)
             path.write_bytes(self._signed(builder.add_extension(usage, critical=True)))
+            (self.home / "ca.key").write_bytes(pem(self.key))
         return path
 
-    def serving(self) -> tuple[Path, Path]:
-        """Certificate and key of a server on loopback."""
-        names = x509.SubjectAlternativeName([x509.IPAddress(LOOPBACK), x509.DNSName("localhost")])
-        return self._issue("serving", subject("kube-apiserver", ()), ExtendedKeyUsageOID.SERVER_AUTH, names)
+    def serving(
+        self, file: str = "serving", names: Sequence[str] = (), *, addresses: Sequence[str] = (LOOPBACK,)
+    ) -> tuple[Path, Path]:
+        """Certificate and key, in files called `file`, of a server at these addresses and DNS names."""
+        at = [x509.IPAddress(IPv4Address(address)) for address in addresses]
+        called = [x509.DNSName(name) for name in ("localhost", *names)]
+        alternatives = x509.SubjectAlternativeName([*at, *called])
+        return self._issue(file, subject(file, ()), ExtendedKeyUsageOID.SERVER_AUTH, alternatives)
 
     def user(self, file: str, user: str, groups: tuple[str, ...]) -> tuple[Path, Path]:
         """Certificate and key, in files called `file`, with which `user` is who he says."""

@@ -64,7 +64,8 @@ def test_runs_as_the_user_whom_the_operator_names(target: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_holds_the_environment_that_the_lock_of_its_name_describes(target: str) -> None:
-    assert ([names.PREFIX], f"{target}-packages") in copies(STAGES[target])
+    assert STAGES[target].base == f"{target}-base"
+    assert ([names.PREFIX], f"{target}-packages") in copies(STAGES[f"{target}-base"])
     installs = [rest for rest in STAGES[f"{target}-packages"].values("RUN") if "requirements/" in rest]
     locked = [lock for rest in installs for lock in re.findall(r"-r requirements/(\S+)\.lock", rest)]
     assert [lock for lock in locked if not lock.startswith("torch")] == ["bootstrap", target]
@@ -73,8 +74,8 @@ def test_holds_the_environment_that_the_lock_of_its_name_describes(target: str) 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_project_is_a_layer_of_its_own_after_the_packages(target: str) -> None:
     """An upgrade pulls that layer, not gigabytes; and no stage with packages is built again for it."""
-    layers = copies(STAGES[target])
-    assert layers == [([names.PREFIX], f"{target}-packages"), (["/project"], "project")]
+    assert copies(STAGES[f"{target}-base"]) == [([names.PREFIX], f"{target}-packages")]
+    assert copies(STAGES[target]) == [(["/project"], "project")]
     assert [origin for paths, origin in copies(STAGES[f"{target}-packages"]) if "platform" in paths] == []
 
 
@@ -100,7 +101,7 @@ def test_only_the_gpu_image_has_a_compiler() -> None:
     """Triton compiles on the node; everything else that an image needs is a wheel."""
     compilers = re.compile(r"(?<![\w-])(gcc|g\+\+|build-essential|clang|cargo|rustc)(?!\w)")
     with_one = {name for name, stage in STAGES.items() if compilers.search(" ".join(stage.values("RUN")))}
-    assert with_one == {"engine-cuda"}
+    assert with_one == {"engine-cuda-base", "engine-cuda"}
 
 
 def test_every_installation_is_of_wheels_by_hash() -> None:

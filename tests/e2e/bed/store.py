@@ -1,0 +1,165 @@
+"""One store of unpacked images for all nodes, which none of them pulls, copies or unpacks again.
+
+A containerd of its own imports images into the store between two runs of the cluster. A node's containerd
+starts with a copy of the store's two small databases, hard links to its blobs and the unpacked layers mounted
+read-only: that is safe because containers write to a layer of their own (overlayfs) and images are never
+collected on nodes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from tests.e2e.bed.images import Builder, reference, say
+from tests.e2e.bed.machines import Machine, MachineError, start_machine
+from tests.e2e.bed.programs import start_program
+
+ROOT = "/var/lib/containerd"
+STATE = "/run/containerd"
+SOCKET = f"{STATE}/containerd.sock"
+PAUSE = reference("pause")
+SPACE = "k8s.io"
+"""containerd's namespace in which Kubernetes looks for images."""
+BLOBS = Path("io.containerd.content.v1.content/blobs/sha256")
+LAYERS = Path("io.containerd.snapshotter.v1.overlayfs/snapshots")
+DATABASES = (
+    Path("io.containerd.metadata.v1.bolt/meta.db"),
+    Path("io.containerd.snapshotter.v1.overlayfs/metadata.db"),
+)
+NAME = "org.opencontainers.image.ref.name"
+START_S = 30.0
+
+
+def settings(more: str = "") -> str:
+    """containerd's configuration: the common part, and what a node adds."""
+    return f"""\
+version = 2
+root = "{ROOT}"
+state = "{STATE}"
+oom_score = 0
+[grpc]
+  address = "{SOCKET}"
+{more}"""
+
+
+@dataclass(frozen=True)
+class Store:
+    """The store in `folder`."""
+
+    folder: Path
+
+    @property
+    def root(self) -> Path:
+        """containerd's own folder in it."""
+        return self.folder / ROOT.strip("/")
+
+    def fill(self, builder: Builder, wanted: dict[str, str]) -> None:
+        """Import images whose identifier (by name) has changed. No node may run. Raises MachineError."""
+        kept = self._imported()
+        changed = [name for name, identifier in wanted.items() if kept.get(name) != identifier]
+        if not changed:
+            return
+        started = time.monotonic()
+        say(f"importing {', '.join(changed)}")
+        with self._containerd() as machine:
+            for name in changed:
+                layout = self.folder / "layout"
+                builder.push(name, layout)
+                self._import(machine, layout, name)
+                self._share_blobs(layout)
+        (self.folder / "imported.json").write_text(json.dumps(wanted, indent=1))
+        say(f"... in {time.monotonic() - started:.0f} s")
+
+    def attach(self, machine: Machine, folder: Path) -> None:
+        """Give the node that writes in `folder` all images; before its containerd starts."""
+        root = folder / ROOT.strip("/")
+        for file in DATABASES:
+            (root / file).parent.mkdir(parents=True, exist_ok=True)
+            if not (root / file).exists():  # a node that was switched off has its own
+                shutil.copy(self.root / file, root / file)
+        (root / BLOBS).mkdir(parents=True, exist_ok=True)
+        for blob in (self.root / BLOBS).iterdir():
+            if not (root / BLOBS / blob.name).exists():
+                os.link(blob, root / BLOBS / blob.name)
+        commands = []
+        for layer in sorted((self.root / LAYERS).iterdir()):
+            place = root / LAYERS / layer.name
+            place.mkdir(parents=True, exist_ok=True)
+            commands.append(f"mount --bind -o ro {layer} {Path(ROOT) / LAYERS / layer.name}")
+        machine.run("sh", "-e", given="\n".join(commands))
+
+    def _imported(self) -> dict[str, str]:
+        file = self.folder / "imported.json"
+        return dict(json.loads(file.read_text())) if file.exists() else {}
+
+    @contextmanager
+    def _containerd(self) -> Iterator[Machine]:
+        """containerd alone, on a machine without a network."""
+        machine = start_machine("store", self.folder, outlives_us=False)
+        try:
+            file = self.folder / "containerd.toml"
+            file.write_text('disabled_plugins = ["io.containerd.grpc.v1.cri"]\n' + settings())
+            program = start_program(machine, "containerd", ["containerd", f"--config={file}"], self.folder)
+            program.wait_until(machine.path(SOCKET).exists, START_S)
+            yield machine
+        finally:
+            machine.kill()
+
+    def _import(self, machine: Machine, layout: Path, name: str) -> None:
+        """The image of that name, without the blobs that are in the store."""
+        command = machine.inside(
+            ["ctr", f"--address={SOCKET}", f"--namespace={SPACE}", "images", "import", "-"]
+        )
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdin is not None
+            # What is wrong with what it read, it says.
+            with suppress(BrokenPipeError):
+                self._write(process.stdin, layout, name)
+            _, said = process.communicate()
+        if process.returncode:
+            raise MachineError(f"containerd did not take {name}: {said.decode(errors='replace')}")
+
+    def _write(self, stream: IO[bytes], layout: Path, name: str) -> None:
+        """An OCI archive with one image. Whoever reads it finds everything else in the store."""
+        index = json.loads((layout / "index.json").read_text())
+        entry = next(
+            each
+            for each in index["manifests"]
+            if each["annotations"]["org.opencontainers.image.ref.name"] == name
+        )
+        entry["annotations"] = {"io.containerd.image.name": name}
+        manifest = json.loads((layout / "blobs/sha256" / _hex(entry)).read_text())
+        content = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
+        with tarfile.open(fileobj=stream, mode="w|") as archive:
+            for file, data in (("oci-layout", (layout / "oci-layout").read_bytes()), ("index.json", content)):
+                member = tarfile.TarInfo(file)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+            for blob in map(_hex, (entry, manifest["config"], *manifest["layers"])):
+                if not (self.root / BLOBS / blob).exists():
+                    archive.add(layout / "blobs/sha256" / blob, f"blobs/sha256/{blob}")
+
+    def _share_blobs(self, layout: Path) -> None:
+        """Have the layout's blobs take no room of their own: they are the store's."""
+        for blob in (layout / "blobs/sha256").iterdir():
+            stored = self.root / BLOBS / blob.name
+            if stored.exists() and not stored.samefile(blob):
+                blob.unlink()
+                os.link(stored, blob)
+
+
+def _hex(descriptor: dict[str, str]) -> str:
+    return descriptor["digest"].removeprefix("sha256:")
