@@ -38,7 +38,7 @@ from cluster_programs import (
     say,
 )
 
-__all__ = ["API", "DEFINITIONS", "NODES", "BinariesError", "NotServedError", "Source", "cache_dir",
+__all__ = ["API", "DEFINITIONS", "NODES", "ROLE", "BinariesError", "NotServedError", "Source", "cache_dir",
            "cluster_key", "key", "kubernetes_version", "names", "obtain", "obtain_cluster"]  # fmt: skip
 REQUIRED = ("etcd", "kube-apiserver")
 Make = Callable[[Path, Path, Sequence[Source]], None]
@@ -79,7 +79,7 @@ def obtain(make: Make = build) -> Path:
 
 
 def obtain_cluster(make: Make = build) -> Path:
-    """The directory with everything of a cluster, and KubeRay's definitions in `kuberay-crds/` and its role below it.
+    """The directory with everything of a cluster, KubeRay's definitions (`kuberay-crds/`) and its role.
 
     KUBEBUILDER_ASSETS is taken where it holds all of that. Raises BinariesError.
     """

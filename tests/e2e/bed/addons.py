@@ -9,7 +9,7 @@ import yaml
 
 from tests.e2e.bed.kubectl import Kubectl
 from tests.e2e.bed.plan import Home
-from tools.cluster_programs import DEFINITIONS, ROLE
+from tools.cluster_binaries import DEFINITIONS, ROLE
 
 MANIFESTS = Path(__file__).parent / "manifests"
 READY_S = 90
