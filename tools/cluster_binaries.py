@@ -27,6 +27,7 @@ from cluster_programs import (
     API,
     DEFINITIONS,
     NODES,
+    ROLE,
     BinariesError,
     Build,
     NotServedError,
@@ -37,7 +38,7 @@ from cluster_programs import (
     say,
 )
 
-__all__ = ["API", "DEFINITIONS", "NODES", "BinariesError", "NotServedError", "Source", "cache_dir",
+__all__ = ["API", "DEFINITIONS", "NODES", "ROLE", "BinariesError", "NotServedError", "Source", "cache_dir",
            "cluster_key", "key", "kubernetes_version", "names", "obtain", "obtain_cluster"]  # fmt: skip
 REQUIRED = ("etcd", "kube-apiserver")
 Make = Callable[[Path, Path, Sequence[Source]], None]
@@ -78,11 +79,11 @@ def obtain(make: Make = build) -> Path:
 
 
 def obtain_cluster(make: Make = build) -> Path:
-    """The directory with everything of a cluster, and KubeRay's definitions in `kuberay-crds/` below it.
+    """The directory with everything of a cluster, KubeRay's definitions (`kuberay-crds/`) and its role.
 
     KUBEBUILDER_ASSETS is taken where it holds all of that. Raises BinariesError.
     """
-    wanted = [*names([*API, *NODES]), DEFINITIONS]
+    wanted = [*names([*API, *NODES]), DEFINITIONS, ROLE]
     given = os.environ.get("KUBEBUILDER_ASSETS")
     if given and all((Path(given) / name).exists() for name in wanted):
         return Path(given)

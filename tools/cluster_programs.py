@@ -27,6 +27,8 @@ PINS: Final = Path(__file__).resolve().parent / "cluster_go"
 KUBERAY: Final = "github.com/ray-project/kuberay/ray-operator"
 DEFINITIONS: Final = "kuberay-crds"
 """Beside the programs: the folder with KubeRay's custom resource definitions."""
+ROLE: Final = "kuberay-role.yaml"
+"""Beside them: the ClusterRole with which KubeRay's operator works."""
 TAGS: Final = "providerless,selinux_free"
 FLAGS: Final = ("-trimpath", "-buildvcs=false", "-mod=readonly", "-tags", TAGS)
 VERSION: Final = "k8s.io/component-base/version"
@@ -187,7 +189,7 @@ class Build:
                       "-o", str(self._result / name), package)  # fmt: skip
 
     def _definitions(self) -> None:
-        """Copy KubeRay's definitions out of its module."""
+        """Copy KubeRay's definitions and its operator's role out of its module."""
         (source,) = (source for source in NODES if source.folder == "kuberay")
         found = self._run(
             "find KubeRay's definitions", source, "list", "-m", "-f", "{{.Dir}}", KUBERAY
@@ -196,6 +198,7 @@ class Build:
         target.mkdir()
         for path in sorted(Path(found, "config", "crd", "bases").glob("*.yaml")):
             (target / path.name).write_bytes(path.read_bytes())
+        (self._result / ROLE).write_bytes(Path(found, "config", "rbac", "role.yaml").read_bytes())
         if not any(target.iterdir()):
             raise BinariesError(f"KubeRay's module in {found} has no definitions in config/crd/bases.")
 

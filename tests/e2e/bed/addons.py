@@ -9,6 +9,7 @@ import yaml
 
 from tests.e2e.bed.kubectl import Kubectl
 from tests.e2e.bed.plan import Home
+from tools.cluster_binaries import DEFINITIONS, ROLE
 
 MANIFESTS = Path(__file__).parent / "manifests"
 READY_S = 90
@@ -28,10 +29,10 @@ def install_addons(kubectl: Kubectl, home: Home, programs: Path) -> None:
     kubectl.apply(yaml.safe_dump(config))
     for text in ((MANIFESTS / "policies.yaml").read_text(), (MANIFESTS / "dns.yaml").read_text(), volumes):
         kubectl.apply(text)
-    definitions = sorted((programs / "kuberay-crds").glob("*.yaml"))
+    definitions = sorted((programs / DEFINITIONS).glob("*.yaml"))
     for file in definitions:
         kubectl.apply(file.read_text())
-    kubectl.apply((programs / "kuberay-rbac" / "role.yaml").read_text())
+    kubectl.apply((programs / ROLE).read_text())
     names = [f"crd/{_name(file)}" for file in definitions]
     kubectl("wait", "--for=condition=Established", "--timeout=60s", *names)
     kubectl.apply((MANIFESTS / "kuberay.yaml").read_text())

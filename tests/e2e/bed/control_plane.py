@@ -40,7 +40,7 @@ def start_control_plane(
         register.add(program)
         return program
 
-    start("etcd", ["etcd", *flags(etcd(folder)), "--unsafe-no-fsync"])
+    start("etcd", [str(programs / "etcd"), *flags(etcd(folder)), "--unsafe-no-fsync"])
     server = start("kube-apiserver", [str(programs / "kube-apiserver"), *flags(api_server(home, access))])
     server.wait_until(lambda: ready(access), START_S)
     manager = [str(programs / "kube-controller-manager"), *flags(controller_manager(access))]

@@ -95,6 +95,8 @@ def start_machine(name: str, folder: Path, *, outlives_us: bool) -> Machine:
     while process.poll() is None and time.monotonic() < deadline:
         for child in children(process.pid):
             if command_of(child) == FIRST:
+                # It is known by its pid from here: Python is not to warn that nobody waits for it.
+                process.returncode = 0
                 return Machine(name, process.pid, child, born(process.pid))
         time.sleep(0.01)
     raise MachineError(f"{name} did not start: {(folder / 'machine.log').read_text(errors='replace')}")

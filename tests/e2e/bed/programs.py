@@ -81,7 +81,10 @@ def start_program(machine: Machine, name: str, command: Sequence[str], folder: P
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Program(name, machine.name, process.pid, born(process.pid), tuple(command), str(log))
+    program = Program(name, machine.name, process.pid, born(process.pid), tuple(command), str(log))
+    # It may outlive this process, and is known by its pid: Python is not to warn that nobody waits for it.
+    process.returncode = 0
+    return program
 
 
 class Register:

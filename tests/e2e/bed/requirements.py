@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.e2e.bed import cgroups
 from tests.e2e.bed.images import say
 from tests.e2e.bed.machines import MachineError, run
+from tools import cluster_binaries
 
 DEBIAN = {
     "buildah": "buildah",
@@ -29,8 +30,6 @@ DEBIAN = {
 }
 """Program to the Debian package that it is in."""
 OTHERWISE = "Otherwise: KUBECONFIG, of any cluster that tests may change (kind, minikube)."
-PROGRAMS = "TRADEWIND_E2E_PROGRAMS"
-"""A directory with Kubernetes' programs, instead of building them."""
 
 
 def check_machine() -> None:
@@ -54,5 +53,8 @@ def check_machine() -> None:
 
 
 def programs() -> Path:
-    """The directory with kube-apiserver, kubelet and the rest, built when missing."""
-    return Path(os.environ[PROGRAMS])
+    """The directory with kube-apiserver, kubelet and the rest, built when missing. Raises MachineError."""
+    try:
+        return cluster_binaries.obtain_cluster()
+    except cluster_binaries.BinariesError as error:
+        raise MachineError(str(error)) from error

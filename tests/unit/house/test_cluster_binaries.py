@@ -18,6 +18,7 @@ from tools.cluster_binaries import (
     API,
     DEFINITIONS,
     NODES,
+    ROLE,
     BinariesError,
     NotServedError,
     Source,
@@ -112,7 +113,7 @@ def test_given_assets_are_used_and_must_be_whole(
         (tmp_path / name).touch(mode=0o755)
     assert obtain(never) == tmp_path
     assert obtain_cluster(small).parent == cache, "what was given has no nodes"
-    for name in [*names([*API, *NODES]), DEFINITIONS]:
+    for name in [*names([*API, *NODES]), DEFINITIONS, ROLE]:
         (tmp_path / name).touch(mode=0o755)
     assert obtain_cluster(never) == tmp_path
 
