@@ -26,7 +26,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 STEP_S = 240.0
 BIG = {"cpus": 16, "memory": "64Gi", "maxNodes": 2}
-ANOTHER_HEAD = {"spec": {"head": {"cpus": 4}, "upgradeStrategy": {"type": "NewCluster"}}}
 RETIRED = "tradewind.dev/retired"
 OWNED = ("RayCluster", "Service", "ServiceAccount", "NetworkPolicy")
 CUSTOM = ("ServingCluster", "ModelDeployment", "ModelRoute", "Tenant")
@@ -82,13 +81,6 @@ def has_groups(objects: Objects, count: int) -> bool:
     return moved and len(ray["spec"]["workerGroupSpecs"]) == count and all_ready(objects)
 
 
-def taken_over(objects: Objects) -> bool:
-    """The second RayCluster serves, and the first one is retired."""
-    serving = [item["metadata"]["name"] for item in ray_clusters(objects)]
-    recorded = objects.status("ServingCluster", "default").get("rayCluster")
-    return len(objects.list("RayCluster")) == 2 and serving == [recorded] and all_ready(objects)
-
-
 LIFE: list[Step] = [
     ("created", create, lambda o: len(o.list("ModelRoute")) == 1 and all_ready(o)),
     (
@@ -120,11 +112,6 @@ LIFE: list[Step] = [
         "other pods of the pool",
         lambda o: o.edit("ServingCluster", "default", {"spec": {"pools": {"cpu": {"memory": "24Gi"}}}}),
         lambda o: has_groups(o, 3),
-    ),
-    (
-        "another head",
-        lambda o: o.edit("ServingCluster", "default", ANOTHER_HEAD),
-        taken_over,
     ),
     ("a model deleted", lambda o: o.delete("ModelDeployment", "mistral"), gone),
 ]
