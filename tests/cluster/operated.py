@@ -197,7 +197,12 @@ def chart_arguments() -> tuple[str, ...]:
 def chart_rules(namespace: str) -> list[Data]:
     """All that the chart's roles let the operator do."""
     documents = yaml.safe_load_all(render(namespace=namespace)["templates/operator/rbac.yaml"])
-    return [rule for document in documents if document["kind"] == "Role" for rule in document["rules"]]
+    return [
+        rule
+        for document in documents
+        if document["kind"] in ("Role", "ClusterRole")
+        for rule in document["rules"]
+    ]
 
 
 @contextmanager

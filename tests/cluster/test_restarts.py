@@ -26,7 +26,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 STEP_S = 240.0
 BIG = {"cpus": 16, "memory": "64Gi", "maxNodes": 2}
-RETIRED = "tradewind.dev/retired"
 OWNED = ("RayCluster", "Service", "ServiceAccount", "NetworkPolicy")
 CUSTOM = ("ServingCluster", "ModelDeployment", "ModelRoute", "Tenant")
 TIMES = {"activeResyncSeconds": 0.3, "resyncSeconds": 5}
@@ -68,15 +67,9 @@ def gone(objects: Objects) -> bool:
     return objects.find("ModelDeployment", "mistral") is None and all_ready(objects)
 
 
-def ray_clusters(objects: Objects) -> list[Data]:
-    """Those that serve, or will."""
-    found = objects.list("RayCluster")
-    return [item for item in found if RETIRED not in (item["metadata"].get("annotations") or {})]
-
-
 def has_groups(objects: Objects, count: int) -> bool:
     """One RayCluster of so many groups, and nobody on the way from one group to another."""
-    (ray,) = ray_clusters(objects)
+    (ray,) = objects.list("RayCluster")
     moved = objects.condition("ServingCluster", "default", "PodsCurrent")[1] == "Current"
     return moved and len(ray["spec"]["workerGroupSpecs"]) == count and all_ready(objects)
 
@@ -146,18 +139,13 @@ def lives(place: Site, kubeconfig: Path | None, cutter: Cutter | None) -> tuple[
 
 
 def end_of(place: Site) -> Data:
-    """All that there is, without what is another in every namespace and at every time.
-
-    What belongs to a retired RayCluster goes when it is time, and counts for nothing.
-    """
+    """All that there is, without what is another in every namespace and at every time."""
     objects = place.objects
-    (ray,) = ray_clusters(objects)
-    (retired,) = {item["metadata"]["name"] for item in objects.list("RayCluster")} - {ray["metadata"]["name"]}
+    (ray,) = objects.list("RayCluster")
     found: Data = {
         f"{kind}/{item['metadata']['name']}": plain(item)
         for kind in (*OWNED, *CUSTOM)
         for item in objects.list(kind)
-        if not item["metadata"]["name"].startswith(retired)
     }
     # KubeRay's word: addresses, and how often a size was written.
     del found[f"RayCluster/{ray['metadata']['name']}"]["status"]

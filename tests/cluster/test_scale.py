@@ -46,9 +46,13 @@ class Full:
         return self.place.objects
 
     def work(self) -> list[Call]:
-        """Requests so far, less the Lease's and the watches that come again by themselves."""
+        """Requests so far, less those that come again by themselves: the Lease, watches and the release."""
         calls = self.place.api.audit(self.place.user)
-        return [call for call in calls if call.resource not in ("", "leases") and call.verb != "watch"]
+        return [
+            call
+            for call in calls
+            if call.resource not in ("", "leases", "configmaps") and call.verb != "watch"
+        ]
 
     def calls_of(self, change: Callable[[], object], done: Callable[[], bool]) -> Counter[str]:
         """What the operator asked for because of a change."""
