@@ -76,7 +76,7 @@ def test_completion_knows_commands_and_kinds() -> None:
         environment["COMP_CWORD"] = str(len(words.split()) - 1)
         code = "import sys; sys.argv[0] = 'tradewind'; from tradewind.cli.main import main; main()"
         process = start(env=environment, command=[sys.executable, "-c", code])
-        return process.communicate(timeout=10)[0].decode().strip()
+        return process.communicate(timeout=45)[0].decode().strip()
 
     assert complete("tradewind sch") == "schema"
     assert complete("tradewind schema ModelD") == "ModelDeployment"

@@ -48,7 +48,7 @@ def test_a_signal_ends_a_command_without_a_traceback(
 ) -> None:
     with streaming(endpoint) as process:
         process.send_signal(number)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=45)
     assert (process.returncode, err.decode()) == (code, said)
     assert out == b"\n", "the line of the answer is ended"
 
@@ -58,7 +58,7 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(tmp_path: Path) -> None:
     os.close(read)
     process = start("render", str(platform(tmp_path)), stdout=written)
     os.close(written)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=45)
     assert (process.returncode, err) == (141, b"")
 
 
@@ -67,7 +67,7 @@ def test_mistakes_are_told_in_any_locale_and_to_nobody(tmp_path: Path) -> None:
     folder.mkdir()
     environment = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     process = start("render", str(wrong(folder)), env=environment)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=45)
     assert process.returncode == 2
     assert b"spec.variants[0].weight" in err
     assert b"Traceback" not in err
