@@ -105,9 +105,9 @@ class BedCluster:
         network.lay_backbone(machine)
         start_control_plane(self.home, machine, self.binaries, access, self.register)
         # The kernel ends a machine with the thread that started it: all start here, and go on at once.
-        machines = {node: self._start_machine(node, outlives_us=outlives_us) for node in NODES}
+        machines = [self._start_machine(node, outlives_us=outlives_us) for node in NODES]
         with ThreadPoolExecutor(len(NODES)) as pool:
-            list(pool.map(self._start_node, machines, machines.values()))
+            list(pool.map(self._start_node, NODES, machines))
         install_addons(self.kubectl, self.home, self.binaries)
         wait_until_ready(self.kubectl, len(NODES))
 

@@ -135,11 +135,8 @@ class Store:
     def _write(self, stream: IO[bytes], layout: Path, name: str) -> None:
         """An OCI archive with one image. Whoever reads it finds everything else in the store."""
         index = json.loads((layout / "index.json").read_text())
-        entry = next(
-            each
-            for each in index["manifests"]
-            if each["annotations"]["org.opencontainers.image.ref.name"] == name
-        )
+        # An image that another has taken the name from stays in the layout, without a name.
+        entry = next(each for each in index["manifests"] if each.get("annotations", {}).get(NAME) == name)
         entry["annotations"] = {"io.containerd.image.name": name}
         manifest = json.loads((layout / "blobs/sha256" / _hex(entry)).read_text())
         content = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
