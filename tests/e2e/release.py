@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 from helm_python import Config
@@ -23,6 +24,8 @@ NAMESPACE = "tradewind"
 KEY_SECRET = "tradewind-test-key"
 MODEL = ROOT / "examples" / "cluster-cpu.yaml"
 PORT = 8000
+NEEDED = ("authOptions", "gcsFaultToleranceOptions")
+"""Fields of a RayCluster that the operator writes, and older releases of KubeRay do not have."""
 IMAGES = {"operator": "operator", "gateway": "gateway", "engineCpu": "engine-cpu"}
 """Key of the chart's values to the image."""
 
@@ -98,19 +101,22 @@ class Release:
         }
         headers = {"authorization": f"Bearer {self.key}"}
         started, first, lines = time.monotonic(), 0.0, []
-        with httpx.stream(
-            "POST",
-            f"{self.url()}/v1/chat/completions",
-            json=body,
-            headers=headers,
-            timeout=60,
-            trust_env=False,
-        ) as answer:
+        url = f"{self.url()}/v1/chat/completions"
+        ask: dict[str, Any] = {"json": body, "headers": headers, "timeout": 60, "trust_env": False}
+        with httpx.stream("POST", url, **ask) as answer:
             answer.raise_for_status()
             for line in answer.iter_lines():
                 first = first or time.monotonic() - started
                 lines.append(line)
         return first, "\n".join(lines)
+
+
+def lacking(site: Site) -> str:
+    """What Tradewind needs of KubeRay and this cluster's does not have; empty where it has all."""
+    definition = site.get("crd", "rayclusters.ray.io")
+    (version,) = (each for each in definition["spec"]["versions"] if each["name"] == "v1")
+    fields = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    return ", ".join(f"spec.{name}" for name in NEEDED if name not in fields)
 
 
 @contextmanager
