@@ -1,4 +1,4 @@
-"""A release of the chart on the cluster, with the images of this checkout, and a way to ask what it serves."""
+"""A release of the chart on the cluster, with this checkout's images, and a way to ask what it serves."""
 
 from __future__ import annotations
 
