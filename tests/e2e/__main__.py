@@ -11,10 +11,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tests.cluster.processes import ProgramEnded
 from tests.e2e.bed import plan
 from tests.e2e.bed.cluster import down, running, up
 from tests.e2e.bed.machines import MachineError
-from tests.e2e.bed.programs import ProgramEnded
 
 
 def main() -> int:

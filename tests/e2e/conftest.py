@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.processes import ProgramEnded
 from tests.e2e.bed.machines import MachineError
-from tests.e2e.bed.programs import ProgramEnded
 from tests.e2e.site import Site, site
 
 HERE = Path(__file__).parent

@@ -9,6 +9,8 @@ from pathlib import Path
 MOUNTED = Path("/sys/fs/cgroup")
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd")
 TREE = "tradewind-e2e"
+UNIFIED = "unified"
+"""Version 2 beside version 1, where runc makes groups of its own accord."""
 COPIED = ("cpuset.cpus", "cpuset.mems")
 """A new cpuset is empty, and nothing may run in it."""
 REMOVED_S = 10.0
@@ -48,7 +50,7 @@ def remove() -> None:
 
 def _groups() -> list[Path]:
     """The deepest first."""
-    trees = (MOUNTED / controller / TREE for controller in CONTROLLERS)
+    trees = (MOUNTED / name / TREE for name in (*CONTROLLERS, UNIFIED))
     found = [
         group for tree in trees if tree.exists() for group in (*tree.rglob("*/"), tree) if group.is_dir()
     ]

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import yaml
 
+from tests.cluster.processes import ProgramEnded
 from tests.e2e.bed import cgroups
 from tests.e2e.bed.access import URL, Access
 from tests.e2e.bed.control_plane import flags, proxy
 from tests.e2e.bed.machines import Machine
 from tests.e2e.bed.plan import DNS, SERVICES, Home, Node
-from tests.e2e.bed.programs import ProgramEnded, Register, start_program
+from tests.e2e.bed.programs import Register, start_program
 from tests.e2e.bed.store import PAUSE, SOCKET, settings
 
 CNI_PROGRAMS = "/usr/lib/cni"

@@ -50,7 +50,6 @@ class Node:
 
 
 ENGINE_LABEL = "tradewind.dev/e2e-pool"
-SYSTEM = {"kind": "system"}
 NODES = (
     Node("node-a", 1, 2, 8),
     Node("node-b", 2, 2, 8),

@@ -13,14 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
 
+from tests.cluster.processes import ProgramEnded
 from tests.e2e.bed.machines import Machine, born, children, kill_and_wait
 
 KEPT_LINES = 20
 POLL_S = 0.05
-
-
-class ProgramEnded(Exception):
-    """A program ended, or did not become ready in time; with the end of its log."""
 
 
 @dataclass(frozen=True)
