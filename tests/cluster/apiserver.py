@@ -15,7 +15,6 @@ import shutil
 import signal
 import socket
 import ssl
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -190,15 +189,7 @@ class LocalServer(Cluster):
             "kube-api-qps": 200,
             "kube-api-burst": 400,
         }
-        if self._knows("kube-controller-manager", "--port"):
-            flags["port"] = 0
         return self._command("kube-controller-manager", flags)
-
-    def _knows(self, program: str, flag: str) -> bool:
-        shown = subprocess.run(
-            [self._binaries / program, "--help"], capture_output=True, text=True, check=True
-        )
-        return f" {flag} " in shown.stdout
 
     def _command(self, program: str, flags: dict[str, object]) -> list[str]:
         return [str(self._binaries / program), *(f"--{name}={value}" for name, value in flags.items())]

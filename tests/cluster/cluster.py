@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 
 import yaml
@@ -80,12 +79,6 @@ class Cluster(ABC):
         path = str(self.kubeconfig(user, groups))
         client: k8s.ApiClient = config.new_client_from_config(config_file=path)
         return client
-
-    @cached_property
-    def minor(self) -> int:
-        """20 of Kubernetes 1.20, which lacks policy/v1, batch/v1 CronJob, autoscaling/v2; CEL needs 25."""
-        with self.client() as api:
-            return int(k8s.VersionApi(api).get_code().minor.rstrip("+"))
 
 
 def write_kubeconfig(path: Path, cluster: dict[str, str], user: dict[str, str]) -> Path:

@@ -13,9 +13,10 @@ from helm_python import Config, HelmError
 from kubernetes import client as k8s
 
 from tests.cluster.cluster import Cluster
-from tests.cluster.definitions import take_away
+from tests.cluster.definitions import put, take_away
 from tests.cluster.objects import wait_for
-from tests.golden.chart.rendering import copy_with_kuberay, take_out_rules
+from tests.golden.chart.rendering import copy_with_kuberay, manifests
+from tradewind.api.resources import KINDS
 from tradewind_operator.events import Events
 from tradewind_operator.kube import Kube, connect
 from tradewind_operator.metrics import OperatorMetrics
@@ -29,12 +30,9 @@ DEFINITION = "servingclusters.tradewind.dev"
 
 
 @pytest.fixture
-def chart(api: Cluster, tmp_path: Path) -> Path:
-    """The chart with a stand-in for KubeRay; it may be installed on this server, however old."""
-    copy = copy_with_kuberay(tmp_path, kube_version=f">=1.{min(api.minor, 25)}.0-0")
-    if api.minor < 25:
-        take_out_rules(copy)
-    return copy
+def chart(tmp_path: Path) -> Path:
+    """The chart with a stand-in for KubeRay."""
+    return copy_with_kuberay(tmp_path)
 
 
 @pytest.fixture
@@ -44,27 +42,14 @@ def helm(api: Cluster, namespace: str) -> Iterator[Config]:
 
 
 @pytest.fixture
-def definitions(kube: k8s.ApiClient) -> Iterator[None]:
-    """A server on which ServingCluster is defined, if need be by the least that it takes."""
-    extensions = k8s.ApiextensionsV1Api(kube)
-    made = not defined(kube)
-    if made:
-        extensions.create_custom_resource_definition(least_definition())
-    yield
-    if made:
-        take_away(kube, DEFINITION)
+def definitions(kube: k8s.ApiClient) -> None:
+    """A server with the definitions that the chart renders."""
+    put(kube, rendered())
 
 
-def least_definition() -> dict[str, Any]:
-    names = {"plural": "servingclusters", "singular": "servingcluster", "kind": "ServingCluster"}
-    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
-    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": schema}
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": DEFINITION},
-        "spec": {"group": "tradewind.dev", "scope": "Namespaced", "names": names, "versions": [version]},
-    }
+def rendered() -> list[dict[str, Any]]:
+    """The definitions of `helm template`."""
+    return [each for each in manifests() if each["kind"] == "CustomResourceDefinition"]
 
 
 def defined(kube: k8s.ApiClient) -> bool:
@@ -72,10 +57,9 @@ def defined(kube: k8s.ApiClient) -> bool:
     return DEFINITION in {definition.metadata.name for definition in found}
 
 
-def values(api: Cluster, **more: Any) -> dict[str, Any]:
-    """Values for this server: policy/v1 came with Kubernetes 1.21, and definitions may be another's."""
-    operator = {"podDisruptionBudget": {"enabled": api.minor >= 21}, **more.pop("operator", {})}
-    return {"operator": operator, "crds": {"install": False}, **more}
+def values(**more: Any) -> dict[str, Any]:
+    """Values for a server whose definitions may be another's."""
+    return {"crds": {"install": False}, **more}
 
 
 def replicas(kube: k8s.ApiClient, namespace: str) -> int:
@@ -84,16 +68,14 @@ def replicas(kube: k8s.ApiClient, namespace: str) -> int:
 
 
 def test_installs_upgrades_rolls_back_and_uninstalls(
-    api: Cluster, kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str
+    kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str
 ) -> None:
-    helm.install(chart, RELEASE, values(api), namespace=namespace)
+    helm.install(chart, RELEASE, values(), namespace=namespace)
     assert replicas(kube, namespace) == 2
     accounts = k8s.CoreV1Api(kube).list_namespaced_service_account(namespace).items
     assert f"{RELEASE}-operator" in {account.metadata.name for account in accounts}
 
-    changed = values(
-        api, operator={"replicas": 3}, cluster=THREE_GATEWAYS, networkPolicies={"enabled": False}
-    )
+    changed = values(operator={"replicas": 3}, cluster=THREE_GATEWAYS, networkPolicies={"enabled": False})
     helm.upgrade(chart, RELEASE, changed, namespace=namespace)
     assert replicas(kube, namespace) == 3
     assert k8s.NetworkingV1Api(kube).list_namespaced_network_policy(namespace).items == []
@@ -109,15 +91,15 @@ def test_installs_upgrades_rolls_back_and_uninstalls(
 
 
 def test_definitions_come_with_the_release_and_stay(
-    api: Cluster, kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str
+    kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str
 ) -> None:
-    if not (chart / "templates" / "crds").exists() or defined(kube):
+    if defined(kube):
         pytest.skip("the definitions are there already")
     extensions = k8s.ApiextensionsV1Api(kube)
     try:
-        helm.install(chart, RELEASE, values(api) | {"crds": {"install": True}}, namespace=namespace)
+        helm.install(chart, RELEASE, values() | {"crds": {"install": True}}, namespace=namespace)
         assert defined(kube)
-        helm.upgrade(chart, RELEASE, values(api) | {"crds": {"install": True}}, namespace=namespace)
+        helm.upgrade(chart, RELEASE, values() | {"crds": {"install": True}}, namespace=namespace)
         helm.uninstall(RELEASE)
         assert defined(kube)
     finally:
@@ -126,10 +108,17 @@ def test_definitions_come_with_the_release_and_stay(
                 take_away(kube, definition.metadata.name)
 
 
-def test_two_releases_share_a_server(
-    api: Cluster, kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str
-) -> None:
-    everywhere = values(api, watchedNamespaces=["*"])
+def test_the_server_takes_every_definition_that_the_chart_renders(kube: k8s.ApiClient) -> None:
+    taken = put(kube, rendered()).values()
+    assert len(taken) == len(KINDS)
+    for definition in taken:
+        told = {condition.type: condition.status for condition in definition.status.conditions}
+        assert (told["NamesAccepted"], told["Established"]) == ("True", "True")
+        assert told.get("NonStructuralSchema", "False") == "False"
+
+
+def test_two_releases_share_a_server(kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str) -> None:
+    everywhere = values(watchedNamespaces=["*"])
     helm.install(chart, RELEASE, everywhere, namespace=namespace)
     second = everywhere | {"kuberay": {"enabled": False}, "cluster": {"name": "second"}}
     helm.install(chart, "second", second, namespace=namespace)
@@ -205,26 +194,26 @@ def written(kube: k8s.ApiClient, namespace: str) -> int | None:
 
 @pytest.mark.usefixtures("definitions")
 def test_the_serving_cluster_follows_every_revision(
-    api: Cluster, kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str, kept: Callable[[], None],
+    kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str, kept: Callable[[], None],
     stored: Stored,
 ) -> None:  # fmt: skip
-    helm.install(chart, RELEASE, values(api, cluster=THREE_GATEWAYS), namespace=namespace)
+    helm.install(chart, RELEASE, values(cluster=THREE_GATEWAYS), namespace=namespace)
     assert not stored.there()
     kept()
     assert stored.gateways() == 3
     stored.annotate("example.org/by", "me")
 
-    failing = values(api, cluster=FOUR_GATEWAYS, operator={"serviceAccount": REFUSED})
+    failing = values(cluster=FOUR_GATEWAYS, operator={"serviceAccount": REFUSED})
     with pytest.raises(HelmError):
         helm.upgrade(chart, RELEASE, failing, namespace=namespace)
     kept()
     assert stored.gateways() == written(kube, namespace)
 
-    helm.upgrade(chart, RELEASE, values(api, cluster=THREE_GATEWAYS), namespace=namespace)
+    helm.upgrade(chart, RELEASE, values(cluster=THREE_GATEWAYS), namespace=namespace)
     kept()
     assert stored.gateways() == 3
 
-    helm.upgrade(chart, RELEASE, values(api), namespace=namespace)
+    helm.upgrade(chart, RELEASE, values(), namespace=namespace)
     kept()
     assert stored.gateways() is None
     helm.rollback(RELEASE, version=1)
@@ -235,10 +224,10 @@ def test_the_serving_cluster_follows_every_revision(
 
 @pytest.mark.usefixtures("definitions")
 def test_a_deleted_serving_cluster_comes_back_while_the_release_has_one(
-    api: Cluster, kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str, kept: Callable[[], None],
+    kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str, kept: Callable[[], None],
     stored: Stored,
 ) -> None:  # fmt: skip
-    helm.install(chart, RELEASE, values(api, cluster=THREE_GATEWAYS), namespace=namespace)
+    helm.install(chart, RELEASE, values(cluster=THREE_GATEWAYS), namespace=namespace)
     kept()
     version = stored.read()["metadata"]["resourceVersion"]
     kept()
@@ -247,7 +236,7 @@ def test_a_deleted_serving_cluster_comes_back_while_the_release_has_one(
     kept()
     assert stored.gateways() == 3
 
-    helm.upgrade(chart, RELEASE, values(api, cluster={"create": False}), namespace=namespace)
+    helm.upgrade(chart, RELEASE, values(cluster={"create": False}), namespace=namespace)
     stored.delete()
     kept()
     assert not stored.there()
@@ -255,15 +244,15 @@ def test_a_deleted_serving_cluster_comes_back_while_the_release_has_one(
 
 @pytest.mark.usefixtures("definitions")
 def test_a_release_leaves_another_releases_serving_cluster_alone(
-    api: Cluster, kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str, kept: Callable[[], None],
+    kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str, kept: Callable[[], None],
     stored: Stored,
 ) -> None:  # fmt: skip
-    helm.install(chart, RELEASE, values(api, cluster=THREE_GATEWAYS), namespace=namespace)
+    helm.install(chart, RELEASE, values(cluster=THREE_GATEWAYS), namespace=namespace)
     kept()
     helm.uninstall(RELEASE)
     assert stored.gateways() == 3
     stored.annotate("tradewind.dev/release", "first")
-    helm.install(chart, RELEASE, values(api, cluster=FOUR_GATEWAYS), namespace=namespace)
+    helm.install(chart, RELEASE, values(cluster=FOUR_GATEWAYS), namespace=namespace)
     kept()
     assert stored.gateways() == 3
     events = k8s.EventsV1Api(kube).list_namespaced_event(namespace).items

@@ -41,7 +41,6 @@ UNUSED = {
     ("ray.io", "rayclusters", "get"): "where one of a name is in the way, it is looked at whose it is",
 }
 """Rights that this life does not show in the audit log, and why they are needed."""
-DISRUPTION_BUDGETS_SINCE = 21
 
 
 @pytest.fixture(scope="module")
@@ -169,12 +168,7 @@ def test_it_uses_every_right_and_asks_for_no_other(place: Site) -> None:
     assert place.api.audit(place.user, denied=True) == []
     allowed, used = rights(chart_rules(place.namespace)), asked(place.api.audit(place.user))
     assert used - allowed == set()
-    unused = {
-        right
-        for right in allowed - used - UNUSED.keys()
-        if right[0] != "policy" or place.api.minor >= DISRUPTION_BUDGETS_SINCE
-    }
-    assert unused == set()
+    assert allowed - used - UNUSED.keys() == set()
     assert all(verb not in ("*", "deletecollection", "escalate", "bind") for _, _, verb in allowed)
     asked_for = [call for call in place.api.audit(place.user) if call.resource]
     assert {call.namespace for call in asked_for if call.resource != "storageclasses"} == {place.namespace}

@@ -15,7 +15,6 @@ from helm_python import Chart
 ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "deploy" / "helm" / "tradewind"
 HERE = Path(__file__).resolve().parent
-CEL = "x-kubernetes-validations"
 CASES = ("default", "minimal", "all")
 RELEASE, NAMESPACE = "tradewind", "tw"
 Manifest = dict[str, Any]
@@ -55,8 +54,8 @@ def manifests(
     ]
 
 
-def copy_with_kuberay(destination: Path, kube_version: str | None = None) -> Path:
-    """A copy of the chart that Helm installs: with a stand-in for KubeRay, for older servers if asked."""
+def copy_with_kuberay(destination: Path) -> Path:
+    """A copy of the chart that Helm installs: with a stand-in for KubeRay."""
     chart = destination / "tradewind"
     shutil.copytree(CHART, chart)
     stand_in = chart / "charts" / "kuberay-operator"
@@ -66,10 +65,6 @@ def copy_with_kuberay(destination: Path, kube_version: str | None = None) -> Pat
     (stand_in / "Chart.yaml").write_text(yaml.safe_dump(metadata), encoding="utf-8")
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kuberay-stand-in"}}
     (stand_in / "templates" / "configmap.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    if kube_version is not None:
-        own = yaml.safe_load((chart / "Chart.yaml").read_text(encoding="utf-8"))
-        own["kubeVersion"] = kube_version
-        (chart / "Chart.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
     return chart
 
 
@@ -91,19 +86,3 @@ def rewrite() -> None:
     """Write the golden texts of all cases."""
     for case in CASES:
         golden_of(case).write_text(golden(case), encoding="utf-8")
-
-
-def take_out_rules(chart: Path) -> None:
-    """Take the CEL rules out of a copy's definitions: servers before 1.25 refuse what they do not know."""
-    for path in (chart / "templates" / "crds").glob("*.yaml"):
-        note, begin, *lines, end = path.read_text(encoding="utf-8").splitlines()
-        definition = _without_rules(yaml.safe_load("\n".join(lines)))
-        path.write_text("\n".join([note, begin, yaml.safe_dump(definition), end]) + "\n", encoding="utf-8")
-
-
-def _without_rules(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {
-            key: _without_rules(value) for key, value in node.items() if key != "x-kubernetes-validations"
-        }
-    return [_without_rules(item) for item in node] if isinstance(node, list) else node

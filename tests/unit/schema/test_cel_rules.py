@@ -174,5 +174,9 @@ def test_server_and_model_give_one_verdict(model: type[ApiModel]) -> None:
         assert read(model, stored) == parsed, "defaults changed the meaning"
         found.add(parsed is not None)
 
-    compare()
+    # Eighty cases of a small model can all be refused: rarely, but not never.
+    for _ in range(5):
+        compare()
+        if len(found) == 2:
+            break
     assert found == {True, False}, "the generated cases are all of one kind"
