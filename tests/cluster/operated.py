@@ -219,17 +219,38 @@ def site(api: Cluster, kuberay: KubeRay) -> Iterator[Site]:
         finally:
             programs.kill_all()
             core.delete_namespace(namespace)
+            _take_back(client, namespace)
             objects.let_go()
             shutil.rmtree(home, ignore_errors=True)
 
 
+def _grants(namespace: str) -> list[Data]:
+    """The chart's service account, its roles and their bindings."""
+    texts = render(namespace=namespace)
+    documents = [
+        document
+        for template in ("serviceaccount", "rbac")
+        for document in yaml.safe_load_all(texts[f"templates/operator/{template}.yaml"])
+    ]
+    return [document for document in documents if document]
+
+
+def _take_back(client: k8s.ApiClient, namespace: str) -> None:
+    """What has no namespace does not go with it."""
+    roles: Any = k8s.RbacAuthorizationV1Api(client)
+    delete = {
+        "ClusterRole": roles.delete_cluster_role,
+        "ClusterRoleBinding": roles.delete_cluster_role_binding,
+    }
+    for document in _grants(namespace):
+        if document["kind"] in delete:
+            delete[document["kind"]](document["metadata"]["name"])
+
+
 def _allow(client: k8s.ApiClient, namespace: str) -> None:
     """The chart's service account and roles, in force."""
-    texts = render(namespace=namespace)
-    for template in ("serviceaccount", "rbac"):
-        for document in yaml.safe_load_all(texts[f"templates/operator/{template}.yaml"]):
-            if document:
-                utils.create_from_dict(client, document)
+    for document in _grants(namespace):
+        utils.create_from_dict(client, document)
     user = f"system:serviceaccount:{namespace}:{ACCOUNT}"
     review = {
         "spec": {
