@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from tradewind_operator.kinds import Resource
@@ -23,10 +23,6 @@ class ApiServer(Protocol):
 
     async def merge_patch(
         self, resource: Resource, namespace: str, name: str, patch: Mapping[str, Any]
-    ) -> Object: ...
-
-    async def json_patch(
-        self, resource: Resource, namespace: str, name: str, operations: Sequence[Mapping[str, Any]]
     ) -> Object: ...
 
     async def put_status(

@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,27 +224,15 @@ class Kube:
             {"op": "replace", "path": "/metadata/resourceVersion", "value": version},
             {"op": "add", "path": "/status", "value": status},
         ]
-        return await self.json_patch(resource, namespace, name, patch, subresource="status")
-
-    async def json_patch(
-        self,
-        resource: Resource,
-        namespace: str,
-        name: str,
-        operations: Sequence[Mapping[str, Any]],
-        *,
-        subresource: str = "",
-    ) -> dict[str, Any]:
-        """JSON patch; raises Invalid when one of its tests fails."""
         return await self._call(
             "patch",
             resource,
             "PATCH",
-            resource.path(namespace, name, subresource),
+            resource.path(namespace, name, "status"),
             {"fieldManager": FIELD_MANAGER},
-            list(operations),
+            patch,
             _JSON_PATCH,
-            what=_what(f"patch {subresource} of" if subresource else "patch", resource, namespace, name),
+            what=_what("patch status of", resource, namespace, name),
         )
 
     async def delete(self, resource: Resource, namespace: str, name: str, uid: str | None = None) -> None:

@@ -44,7 +44,7 @@ from tradewind_operator.kinds import RAY_CLUSTER, SERVING_CLUSTER, VOLUME_CLAIM
 from tradewind_operator.kinds import Resource as Kind
 from tradewind_operator.kube import calls_made
 from tradewind_operator.memory import NEVER, Memory
-from tradewind_operator.planning.clusters import ClustersPlan, Evidence, Known, plan_clusters
+from tradewind_operator.planning.clusters import ClustersPlan, Evidence, Known, UpgradeState, plan_clusters
 from tradewind_operator.planning.differences import Demand, demand_of
 from tradewind_operator.planning.groups import Used, config_format, group_names, patch_of
 from tradewind_operator.planning.moves import GATEWAY
@@ -195,7 +195,7 @@ class Reconciler:
         await self._tell_of_credentials(memory, decision, trace, known=created_before)
         world = self._world(key, memory, decision) if memory.earlier is None else None
         wanted = await asyncio.to_thread(ray_cluster, world) if world is not None else None
-        await self._tend(key, memory, decision, wanted)
+        await self._tend(key, memory, decision, world, wanted)
         seen, problem = await self._bring_in(key, memory, decision, world, wanted)
         statuses = await asyncio.to_thread(statuses_of, seen)
         own = ("ServingCluster", key.cluster)
@@ -211,7 +211,14 @@ class Reconciler:
             raise problem
         return self._again(memory, statuses, seen)
 
-    async def _tend(self, key: Key, memory: Memory, decision: Decision, wanted: Manifest | None) -> None:
+    async def _tend(
+        self,
+        key: Key,
+        memory: Memory,
+        decision: Decision,
+        world: ClusterWorld | None,
+        wanted: Manifest | None,
+    ) -> None:
         """Every Ray cluster gets the live data of now, whatever else is the matter; and says how it is."""
         clusters = _clusters(memory)
         credentials = memory.credentials
@@ -220,7 +227,7 @@ class Reconciler:
             return
         made = [
             self._tender.tend(
-                self._charge(key, memory, decision, wanted, there),
+                self._charge(key, memory, decision, world, wanted, there),
                 credentials,
                 lambda name=name: self._configured(key, memory, name),  # type: ignore[misc]
             )
@@ -235,14 +242,18 @@ class Reconciler:
         }
 
     def _charge(
-        self, key: Key, memory: Memory, decision: Decision, wanted: Manifest | None, there: Manifest
+        self,
+        key: Key,
+        memory: Memory,
+        decision: Decision,
+        world: ClusterWorld | None,
+        wanted: Manifest | None,
+        there: Manifest,
     ) -> Charge:
         name = str(there["metadata"]["name"])
         ready = Counter(
             pod.group for pod in memory.pods or () if pod.ray_cluster == name and pod.ready and not pod.ending
         )
-        spec = decision.spec
-        wants = names.CLUSTER_GATEWAYS if spec is None else spec.gateway.replicas or names.CLUSTER_GATEWAYS
         readable = config_format(there) == names.CONFIG_FORMAT
         return Charge(
             name=name,
@@ -250,7 +261,9 @@ class Reconciler:
             gateway_url=self._settings.gateway_url(key.namespace, name),
             groups=tuple(group_names(there)),
             wanted=tuple(group_names(wanted)) if wanted is not None else (),
-            up=frozenset(group for group, count in ready.items() if count >= wants),
+            up=frozenset(
+                group for group, count in ready.items() if world is not None and count >= world.gateways
+            ),
             compiled=decision.compiled if readable and wanted is not None else None,
             retired=names.RETIRED_ANNOTATION in annotations_of(there),
         )
@@ -281,31 +294,28 @@ class Reconciler:
         status from being told."""
         if world is None or wanted is None:
             return self._observe(memory, decision, None), None
-        plan = plan_clusters(wanted, self._known(memory, decision))
-        serve_config = world.compiled.serve_config
-        demand = await asyncio.to_thread(demand_of, wanted, serve_config)
+        plan = plan_clusters(wanted, self._known(memory, decision, world))
+        demand = None
+        if plan.upgrade.state is not UpgradeState.NONE:
+            demand = await asyncio.to_thread(demand_of, wanted, world.compiled.serve_config)
         try:
             await self._record(key, memory, decision, plan)
-            await self._carry_out(key, memory, replace(world, active_ray_cluster=plan.active), wanted, plan)
+            await self._carry_out(key, memory, world, wanted, plan)
             await self._label_pods(key, memory)
         except OperatorError as error:
             return self._observe(memory, decision, plan, demand), error
         return self._observe(memory, decision, plan, demand), None
 
-    def _known(self, memory: Memory, decision: Decision) -> Known:
+    def _known(self, memory: Memory, decision: Decision, world: ClusterWorld) -> Known:
         entry = decision.entries["ServingCluster", decision.cluster]
-        spec, compiled = decision.spec, decision.compiled
-        assert spec is not None
-        assert compiled is not None
         annotations = entry.document["metadata"].get("annotations") or {}
-        drain = max((settings.drain_timeout_s for settings in compiled.engines.values()), default=30.0)
         return Known(
             clusters=_clusters(memory),
             recorded=entry.status.get("rayCluster"),
-            approved=spec.upgrade_strategy.type == "NewCluster"
+            approved=world.spec.upgrade_strategy.type == "NewCluster"
             or str(annotations.get(names.APPROVE_ANNOTATION, "")),
             evidence={name: self._evidence(memory, decision, name) for name in memory.lives},
-            linger=timedelta(seconds=max(_LINGER_S, drain + 30.0)),
+            linger=timedelta(seconds=max(_LINGER_S, world.drain_s + 30.0)),
             now=self._now(),
         )
 

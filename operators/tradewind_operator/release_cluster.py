@@ -17,7 +17,6 @@ runs, and none is applied twice.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import time
@@ -25,6 +24,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
+from tradewind.api.wire import digest
 from tradewind_operator.errors import ApiError, NotFound, OperatorError
 from tradewind_operator.kinds import CONFIG_MAP, SERVING_CLUSTER, Resource
 
@@ -105,9 +105,9 @@ def wanted(config_map: Mapping[str, Any]) -> Wanted:
             f"{at}: found {kind[1]} ({kind[0]}) of namespace {namespace}; allowed: a {SERVING_CLUSTER.kind}"
             f" ({SERVING_CLUSTER.api_version}) of namespace {metadata['namespace']}"
         )
-    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:16]
-    manifest["metadata"]["annotations"][DIGEST] = digest
-    return Wanted(name, release, digest, manifest)
+    marked = digest(manifest)
+    manifest["metadata"]["annotations"][DIGEST] = marked
+    return Wanted(name, release, marked, manifest)
 
 
 def to_be_applied(want: Wanted, found: Mapping[str, Any] | None) -> bool:

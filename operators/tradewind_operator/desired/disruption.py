@@ -11,29 +11,24 @@ from tradewind_operator.desired.metadata import metadata, role_selector
 from tradewind_operator.desired.world import ClusterWorld, Manifest
 
 
-def disruption_budgets(world: ClusterWorld) -> list[Manifest]:
+def disruption_budgets(world: ClusterWorld, active: str) -> list[Manifest]:
     """One gateway at a time, and nothing for the others, so that `kubectl drain` always comes to an end.
 
     The head: with its state outside a lost one costs no request. Without, it is an outage, whoever evicts it;
     a budget would hold up the drain of its node for ever, so it only asks autoscalers to go elsewhere
     (`scheduling.stay`). Engines: an evicted one is replaced before it stops, and their number is Serve's.
     """
-    return [_budget(world, names.gateway_budget(world.name), names.GATEWAY_GROUP, least=world.gateways - 1)]
-
-
-def _budget(world: ClusterWorld, name: str, role: str, *, least: int) -> Manifest:
-    selector = role_selector(world.name, role)
-    if world.active_ray_cluster is not None:
-        # The pods of a second cluster, during an upgrade, do not make up for those that serve.
-        selector[names.RAY_CLUSTER_LABEL] = world.active_ray_cluster
-    return {
+    # The pods of a second cluster, during an upgrade, do not make up for those that serve.
+    selector = {**role_selector(world.name, names.GATEWAY_GROUP), names.RAY_CLUSTER_LABEL: active}
+    budget = {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": metadata(world, name),
+        "metadata": metadata(world, names.gateway_budget(world.name)),
         "spec": {
-            "minAvailable": least,
+            "minAvailable": world.gateways - 1,
             "selector": {"matchLabels": selector},
             # A pod that is not ready serves nobody and must not keep its node from being emptied.
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }
+    return [budget]

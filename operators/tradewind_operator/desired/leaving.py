@@ -1,6 +1,6 @@
 """How a pod leaves: what its preStop hook does, and how long it may take.
 
-The grace is part of the pod template, so a change of it would build a second Ray cluster. It is therefore a
+The grace is part of the pod template, so a change of it would make every pod anew. It is therefore a
 constant for any `drain.timeout`, which is at most an hour. A pod that has drained ends at once.
 
 - Endpoints lose a pod while its hook runs, but kube-proxy needs seconds to hear of it: a gateway goes

@@ -6,7 +6,6 @@ import hashlib
 import json
 from typing import Final
 
-from tradewind.compiler.compile import CLUSTER_GATEWAYS as _CLUSTER_GATEWAYS
 from tradewind.compiler.compile import CLUSTER_PORT
 
 MANAGER: Final = "tradewind-operator"
@@ -42,7 +41,6 @@ GATEWAY_GROUP: Final = "gateway"
 HEAD_ROLE: Final = "head"
 ENGINE_ROLE: Final = "engine"
 
-CLUSTER_GATEWAYS: Final = _CLUSTER_GATEWAYS
 USER_ID: Final = 10001
 ENDPOINT_PORT: Final = CLUSTER_PORT
 GCS_PORT: Final = 6379

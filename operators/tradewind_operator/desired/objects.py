@@ -30,7 +30,7 @@ def desired_objects(
     return [
         *service_accounts(world),
         *network_policies(world),
-        *disruption_budgets(world),
+        *disruption_budgets(world, active),
         *cache_claims(world),
         *(
             gcs_claim(metadata(world, names.gcs_claim(name)), world.spec.gcs_fault_tolerance)

@@ -61,9 +61,6 @@ class ClusterWorld:
     spec: ServingClusterSpec
     compiled: Compiled
     defaults: Defaults
-    active_ray_cluster: str | None = None
-    """The RayCluster that serves; None until that is decided."""
-
     ray_cluster: str | None = None
     """The RayCluster that pods are for: its claim bears its name. None until it has one."""
     storage_class_exists: bool = False

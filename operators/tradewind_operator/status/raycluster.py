@@ -21,8 +21,6 @@ class RayClusterState:
     name: str
     head_ready: bool
     """KubeRay's condition HeadPodReady."""
-    seen: bool
-    """KubeRay has looked at it."""
     configured: bool
     """Serve was given applications there, or may have been."""
     served: bool
@@ -41,7 +39,6 @@ class RayClusterState:
         return cls(
             name=name,
             head_ready=(conditions.get("HeadPodReady") or {}).get("status") == "True",
-            seen=bool(status),
             configured=names.CONFIGURED_ANNOTATION in annotations,
             served=names.SERVED_ANNOTATION in annotations,
             reason=reason,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -59,7 +58,7 @@ def manifests(source: Path) -> list[Manifest]:
     world = world_of(source.read_text(encoding="utf-8"))
     cluster = ray_cluster(world)
     active = cluster["metadata"]["name"]
-    return [*desired_objects(replace(world, active_ray_cluster=active), active), cluster]
+    return [*desired_objects(world, active), cluster]
 
 
 class _Plain(yaml.SafeDumper):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tradewind_operator.errors import AlreadyExists, ApiError, Conflict, Invalid, NotFound
@@ -101,13 +101,6 @@ class FakeApi:
             self.remove(resource, namespace, name)
             return merged
         return self.put(merged)
-
-    async def json_patch(
-        self, resource: Resource, namespace: str, name: str, operations: Sequence[Mapping[str, Any]]
-    ) -> Object:
-        """Noted, and nothing else."""
-        self._note("json-patch", resource, name)
-        return copy.deepcopy(self._find(resource, namespace, name))
 
     async def put_status(
         self, resource: Resource, namespace: str, name: str, uid: str, version: str, status: Mapping[str, Any]

@@ -31,9 +31,7 @@ ACTIVE = "default-0a1b2c3d"
 
 
 def ray(head: bool = True, **more: Any) -> RayClusterState:
-    state = RayClusterState(
-        ACTIVE, head_ready=head, seen=True, configured=True, served=True, reason="", why=""
-    )
+    state = RayClusterState(ACTIVE, head_ready=head, configured=True, served=True, reason="", why="")
     return replace(state, **more)
 
 
