@@ -24,8 +24,6 @@ NAMESPACE = "tradewind"
 KEY_SECRET = "tradewind-test-key"
 MODEL = ROOT / "examples" / "cluster-cpu.yaml"
 PORT = 8000
-NEEDED = ("authOptions", "gcsFaultToleranceOptions")
-"""Fields of a RayCluster that the operator writes, and older releases of KubeRay do not have."""
 IMAGES = {"operator": "operator", "gateway": "gateway", "engineCpu": "engine-cpu"}
 """Key of the chart's values to the image."""
 
@@ -109,14 +107,6 @@ class Release:
                 first = first or time.monotonic() - started
                 lines.append(line)
         return first, "\n".join(lines)
-
-
-def lacking(site: Site) -> str:
-    """What Tradewind needs of KubeRay and this cluster's does not have; empty where it has all."""
-    definition = site.get("crd", "rayclusters.ray.io")
-    (version,) = (each for each in definition["spec"]["versions"] if each["name"] == "v1")
-    fields = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
-    return ", ".join(f"spec.{name}" for name in NEEDED if name not in fields)
 
 
 @contextmanager

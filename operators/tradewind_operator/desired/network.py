@@ -19,6 +19,8 @@ from tradewind_operator.kinds import NETWORK_POLICY
 _HTTPS: Final = 443
 _API_SERVER: Final = (443, 6443)
 """Its Service's port and the port of the servers behind it: plugins differ in which one they look at."""
+_NAME_SERVERS: Final = (53, 5353)
+"""The Service's port and, behind it, that of servers that may not bind a low one, such as OpenShift's."""
 OPERATOR_LABELS: Final = {names.NAME_LABEL: "tradewind", names.COMPONENT_LABEL: "operator"}
 """As the chart labels this operator's pods; a test compares."""
 KUBERAY_LABELS: Final = {names.NAME_LABEL: "kuberay-operator"}
@@ -45,7 +47,7 @@ def _all_pods(world: ClusterWorld) -> Manifest:
     egress: list[Manifest] = [
         {"to": [own]},
         # To anyone: name servers have other labels, and on some nodes an address of the node itself.
-        {"ports": [_port(53, "UDP"), _port(53)]},
+        {"ports": [_port(port, protocol) for port in _NAME_SERVERS for protocol in ("UDP", "TCP")]},
     ]
     if (collector := _collector_port(world)) is not None:
         egress.append({"ports": [_port(collector)]})

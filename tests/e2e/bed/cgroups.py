@@ -13,6 +13,8 @@ UNIFIED = "unified"
 """Version 2 beside version 1, where runc makes groups of its own accord."""
 COPIED = ("cpuset.cpus", "cpuset.mems")
 """A new cpuset is empty, and nothing may run in it."""
+SHARES = 16 * 1024
+"""Of all nodes together, in `cpu.shares`: a process outside has 1024, and pods are many processes."""
 REMOVED_S = 10.0
 
 
@@ -36,6 +38,7 @@ def make(node: str) -> None:
             if controller == "cpuset":
                 for file in COPIED:
                     (group / file).write_text((above / file).read_text())
+    (MOUNTED / "cpu" / TREE / "cpu.shares").write_text(str(SHARES))
 
 
 def remove() -> None:

@@ -340,7 +340,7 @@ def test_the_operator_is_denied_what_it_does_not_need() -> None:
     (operator,) = [m for m in policies if m["metadata"]["name"] == "tradewind-operator"]
     assert operator["spec"]["policyTypes"] == ["Ingress", "Egress"]
     ports = [port["port"] for rule in operator["spec"]["egress"] for port in rule["ports"]]
-    assert ports == [53, 53, 443, 6443, 8265, 8000]
+    assert ports == [53, 53, 5353, 5353, 443, 6443, 8265, 8000]
     with_collector = manifests({"otlp": {"endpoint": "http://collector.observability:4318"}})
     (operator,) = [
         m

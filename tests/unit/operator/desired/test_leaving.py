@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -50,9 +51,21 @@ def test_it_waits_for_callers_on_the_endpoint_only(line: str, calls: bool) -> No
     assert names.ENDPOINT_PORT == 0x1F40
 
 
-def test_it_sees_no_replica_in_itself() -> None:
-    assert subprocess.run(["/bin/sh", "-c", f"{leaving._REPLICAS}; true"]).returncode == 0
-    assert subprocess.run(["/bin/sh", "-c", leaving._REPLICAS]).returncode == 1
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("ray::ServeReplica:chat:engine.handle", True),
+        (leaving._REPLICAS, False),
+        ("grep\0-qsa\0^ray::ServeReplica", False),
+    ],
+    ids=["a replica", "the shell that looks", "grep itself"],
+)
+def test_it_sees_replicas_and_not_itself(tmp_path: Path, command: str, found: bool) -> None:
+    # A folder in /proc's place: on a machine where a cluster runs, the real one has replicas.
+    (tmp_path / "17").mkdir()
+    (tmp_path / "17" / "cmdline").write_text(command)
+    text = leaving._REPLICAS.replace("/proc", str(tmp_path))
+    assert (subprocess.run(["/bin/sh", "-c", text]).returncode == 0) is found
 
 
 def test_the_grace_outlives_the_hook() -> None:

@@ -1,8 +1,13 @@
-{{/* Names are asked for at port 53 of any address: a node-local cache has the node's. */}}
+{{/*
+Names are asked for at port 53 of any address: a node-local cache has the node's. Policies see the server's own port,
+and that is 5353 where it may not bind a low one, as on OpenShift.
+*/}}
 {{- define "tradewind.egressDns" -}}
 - ports:
     - {port: 53, protocol: UDP}
     - {port: 53, protocol: TCP}
+    - {port: 5353, protocol: UDP}
+    - {port: 5353, protocol: TCP}
 {{- end -}}
 
 {{- define "tradewind.egressBasics" -}}

@@ -1,0 +1,165 @@
+"""Streamed questions at a steady rate, by a client that never asks twice, and what became of each.
+
+with under_load(url, key) as load:
+    load.until(20)          # answers
+    ...                     # something fails
+assert load.told == {"answered": 240}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import httpx
+
+from tests.e2e.bed.images import say
+
+RATE = 3.0
+"""Requests that begin in a second."""
+TOKENS = 8
+LIMIT_S = 120.0
+"""How long one answer may take."""
+MOST = 4_000
+"""Requests of one load: a test that hangs does not go on for ever."""
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of one request."""
+
+    began: float
+    """Seconds since the load began."""
+    took: float
+    what: str
+    """answered: to its end; failed: an error event ended the stream; cut: nothing did; lost: no answer began;
+    a number: the status of a refusal."""
+    said: str = ""
+
+
+@dataclass
+class Load:
+    """Requests that go on in a thread of their own until `stop`."""
+
+    url: str
+    key: str
+    model: str = "chat"
+    rate: float = RATE
+    tokens: int = TOKENS
+    fates: list[Fate] = field(default_factory=list)
+    _ends: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread | None = None
+    _started: float = field(default_factory=time.monotonic)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._ask_on()), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask no more, and wait for the answers that are due."""
+        self._ends.set()
+        if self._thread is not None:
+            self._thread.join(LIMIT_S + 30)
+            assert not self._thread.is_alive(), "a request had no end"
+
+    @property
+    def told(self) -> dict[str, int]:
+        """How many requests had which fate."""
+        return dict(Counter(fate.what for fate in self.fates))
+
+    @property
+    def unhappy(self) -> list[Fate]:
+        """Those that were not answered to the end, in order."""
+        return [fate for fate in sorted(self.fates, key=lambda fate: fate.began) if fate.what != "answered"]
+
+    def now(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._started
+
+    def until(self, answers: int, timeout_s: float = 120.0) -> None:
+        """Wait for so many more answers, whatever else happens to others. Raises AssertionError."""
+        wanted, deadline = self._answers() + answers, time.monotonic() + timeout_s
+        while self._answers() < wanted:
+            assert time.monotonic() < deadline, f"no {answers} answers in {timeout_s:.0f} s: {self.summary()}"
+            time.sleep(0.1)
+
+    def longest_gap_s(self, since: float = 0.0) -> float:
+        """The longest time in which no answer ended, from `since` (seconds of the load) on."""
+        ends = [since, *sorted(f.began + f.took for f in self.fates if f.what == "answered")]
+        ends = [end for end in ends if end >= since]
+        return max((after - before for before, after in itertools.pairwise(ends)), default=0.0)
+
+    def summary(self) -> str:
+        """One line for a person, and a line for each of the first that went wrong."""
+        lines = [f"{len(self.fates)} requests: {self.told}"]
+        lines += [f"  at {f.began:.1f} s, {f.took:.1f} s long: {f.what} {f.said}" for f in self.unhappy[:12]]
+        return "\n".join(lines)
+
+    def _answers(self) -> int:
+        return sum(fate.what == "answered" for fate in self.fates)
+
+    async def _ask_on(self) -> None:
+        running: set[asyncio.Task[None]] = set()
+        number = 0
+        while not self._ends.is_set() and number < MOST:
+            task = asyncio.create_task(self._ask(number))
+            running.add(task)
+            task.add_done_callback(running.discard)
+            number += 1
+            await asyncio.sleep(max(0.0, number / self.rate - self.now()))
+        await asyncio.gather(*running)
+
+    async def _ask(self, number: int) -> None:
+        began = self.now()
+        what, said = await self._fate(number)
+        self.fates.append(Fate(began, self.now() - began, what, said))
+
+    async def _fate(self, number: int) -> tuple[str, str]:
+        body = {
+            "model": self.model,
+            "stream": True,
+            "max_tokens": self.tokens,
+            "messages": [{"role": "user", "content": f"Count from {number}."}],
+        }
+        headers = {"authorization": f"Bearer {self.key}"}
+        begun = False
+        try:
+            # A connection each: one that is kept ends in the very gateway that a test takes away.
+            async with (
+                httpx.AsyncClient(timeout=LIMIT_S, trust_env=False) as client,
+                client.stream(
+                    "POST", f"{self.url}/v1/chat/completions", json=body, headers=headers
+                ) as answer,
+            ):
+                if answer.status_code != httpx.codes.OK:
+                    return str(answer.status_code), (await answer.aread()).decode(errors="replace")[:300]
+                async for line in answer.aiter_lines():
+                    begun = True
+                    if line == "data: [DONE]":
+                        return "answered", ""
+                    if line.startswith("data: ") and "error" in json.loads(line[6:]):
+                        return "failed", line[6:300]
+        except httpx.HTTPError as error:
+            return ("cut" if begun else "lost"), repr(error)
+        return "cut", "the connection ended"
+
+
+@contextmanager
+def under_load(url: str, key: str, *, model: str = "chat", rate: float = RATE) -> Iterator[Load]:
+    """Requests go on within; ten have been answered before it begins, and all have ended after it."""
+    load = Load(url, key, model, rate)
+    load.start()
+    try:
+        load.until(10)
+        yield load
+    finally:
+        load.stop()
+        say(load.summary())
