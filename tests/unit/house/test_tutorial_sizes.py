@@ -16,6 +16,7 @@ from tests.golden.chart.rendering import Manifest, manifests
 from tests.golden.operator.rendering import world_of
 from tests.unit.operator.desired.worlds import config_of, group_of, pod_of
 from tradewind.api.values import Quantity
+from tradewind.schema.chart_values import default_spec
 
 ROOT = Path(__file__).resolve().parents[3]
 TUTORIAL = ROOT / "docs" / "tutorials" / "first-answer-on-kubernetes.md"
@@ -78,6 +79,14 @@ def test_so_is_its_smaller_pool() -> None:
     (together,) = TOGETHER.findall(text)
     *_, found = computed({"cluster": {"spec": {"pools": {"cpu": pool}}}})
     assert (Decimal(together[0]), Decimal(together[1])) == found
+
+
+def test_the_readme_says_how_large_the_gpu_pool_is() -> None:
+    pool = default_spec().pools["gpu"]
+    size = f"{pool.gpus} GPU, {pool.cpus:g} CPUs and {int(pool.memory) // GIB} GiB"
+    assert (
+        f"the chart's pool `gpu` is for nodes that can give a pod {size}." in (ROOT / "README.md").read_text()
+    )
 
 
 def questions() -> Iterator[tuple[str, str]]:
