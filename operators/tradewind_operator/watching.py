@@ -303,7 +303,7 @@ def missing(kinds: Iterable[Resource], served: Mapping[str, frozenset[str]]) -> 
     """
     return [
         f"the CustomResourceDefinition {kind.full_name} ({kind.version}) is not installed: "
-        + ("install KubeRay 1.7 or later" if kind.group == "ray.io" else "install the chart's CRDs")
+        + ("install KubeRay 1.6 or later" if kind.group == "ray.io" else "install the chart's CRDs")
         for kind in kinds
         if kind.plural not in served.get(kind.root, frozenset())
     ]

@@ -24,11 +24,13 @@ from tradewind.compiler.compile import Compiled, compile_resources
 from tradewind.compiler.documents import read_documents
 from tradewind.compiler.world import CLUSTER
 from tradewind.routing.table import RouteTable, Subject
+from tradewind_operator.policy.secrets import references_of
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(r"^```(?P<language>yaml|console)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 PART = re.compile(rf"# ({'|'.join(KINDS)})\n")
+APPLIED = re.compile(r"kubectl [^\n]*apply -f (examples/[\w.-]+\.yaml)")
 COMMAND = re.compile(r"(?:^|[\s/])tradewind (?P<words>[a-z-][^|;&#>\n]*)")
 MODEL_SOURCE = {"uri": "hf://example/model"}
 LEAST: dict[str, dict[str, Any]] = {
@@ -167,6 +169,26 @@ def test_the_tutorials_four_users_are_where_it_says(weights: tuple[int, int], va
     assert [table.resolve("chat", subject).variant.name for subject in subjects] == variants.split()
 
 
+def applied_examples() -> list[tuple[str, str]]:
+    """(document, example) of every example that a document tells people to apply to a cluster."""
+    return [
+        (str(document.relative_to(ROOT)), example)
+        for document in [*DOCUMENTS, *sorted(ROOT.glob("examples/*.yaml"))]
+        for example in dict.fromkeys(APPLIED.findall(document.read_text()))
+    ]
+
+
+@pytest.mark.parametrize(("document", "example"), applied_examples())
+def test_who_applies_an_example_is_told_to_make_its_secrets(document: str, example: str) -> None:
+    text = (ROOT / document).read_text()
+    resources = [found.resource for found in read_documents([(example, (ROOT / example).read_text())])]
+    secrets = {(use.name, use.key) for found in resources for _, use, _ in references_of(found)}
+    assert secrets
+    made = set(re.findall(r"create secret generic (\S+) --from-literal=([\w.-]+)=", text))
+    assert secrets - made == set()
+
+
 def test_there_is_something_to_check() -> None:
+    assert {document for document, _ in applied_examples()} >= {"README.md", "examples/cluster-gpu.yaml"}
     assert len(manifests()) > 8
     assert len(command_lines()) > 12

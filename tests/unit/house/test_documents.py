@@ -36,3 +36,20 @@ def test_every_document_is_linked_from_another() -> None:
         and document.parent not in folders
     ]
     assert unreachable == []
+
+
+def test_alerts_that_documents_name_are_in_the_chart() -> None:
+    rules = (ROOT / "deploy/helm/tradewind/templates/monitoring/rules.yaml").read_text()
+    alerts = set(re.findall(r"- alert: (\w+)", rules))
+    named = {name for document in DOCUMENTS for name in re.findall(r"`(Tradewind[A-Z]\w+)`", prose(document))}
+    assert named
+    assert named - alerts == set()
+
+
+def test_decisions_have_a_number_each_and_are_in_the_index() -> None:
+    folder = ROOT / "docs" / "decisions"
+    names = sorted(path.name for path in folder.glob("[0-9]*.md"))
+    numbers = [name[:4] for name in names]
+    assert numbers == [f"{number:04}" for number in range(1, len(names) + 1)]
+    index = re.findall(r"^- \[(\d{4})\]\(([^)]+)\)", (folder / "README.md").read_text(), re.MULTILINE)
+    assert index == list(zip(numbers, names, strict=True))

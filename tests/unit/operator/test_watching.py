@@ -171,7 +171,7 @@ def test_a_missing_definition_is_named_with_what_to_install() -> None:
     assert missing(WATCHED, everything) == []
     said = missing(WATCHED, everything | {RAY_CLUSTER.root: frozenset()})
     assert said == [
-        "the CustomResourceDefinition rayclusters.ray.io (v1) is not installed: install KubeRay 1.7 or later"
+        "the CustomResourceDefinition rayclusters.ray.io (v1) is not installed: install KubeRay 1.6 or later"
     ]
     assert len(missing(WATCHED, {})) == 5
 

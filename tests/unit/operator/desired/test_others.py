@@ -9,8 +9,6 @@ import pytest
 from tests.unit.api.builders import Data, model
 from tests.unit.operator.desired.pod_standard import violations
 from tests.unit.operator.desired.worlds import CPU_POOL, GPU_POOL, busy, config_of, group_of, pod_of, world
-from tradewind.api.values import Quantity
-from tradewind.schema.chart_values import default_spec
 from tradewind_operator.desired.network import OPERATOR_LABELS
 from tradewind_operator.desired.objects import desired_objects
 from tradewind_operator.desired.world import ClusterWorld, Endpoint, Manifest
@@ -126,20 +124,6 @@ def test_an_eviction_takes_one_gateway_at_a_time_of_the_cluster_that_serves() ->
     assert budget["minAvailable"] == 2
     assert "maxUnavailable" not in budget  # Kubernetes cannot count pods of a RayCluster by it
     assert budget["selector"]["matchLabels"]["ray.io/cluster"] == "default-xyz"
-
-
-def test_the_tutorial_fits_into_six_cpus_and_16_gb() -> None:
-    spec = default_spec().model_dump(mode="json", by_alias=True, exclude_unset=True)
-    found = world(**spec)
-    pods = [pod_of(found, "head"), *2 * [pod_of(found, "gateway")], pod_of(found, "pool-cpu")]
-    asked = [container["resources"]["requests"] for pod in pods for container in pod["containers"]]
-    asked.append(config_of(found)["autoscalerOptions"]["resources"]["requests"])
-    operators = [{"cpu": "100m", "memory": "256Mi"}] * 2 + [
-        {"cpu": "100m", "memory": "512Mi"}
-    ]  # and KubeRay's
-    cpus = [one["cpu"] for one in (*asked, *operators)]
-    assert sum(int(cpu[:-1]) / 1000 if cpu.endswith("m") else int(cpu) for cpu in cpus) <= 6
-    assert sum(Quantity.parse(one["memory"]) for one in (*asked, *operators)) <= 16e9
 
 
 @pytest.mark.parametrize(
