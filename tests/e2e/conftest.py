@@ -10,12 +10,29 @@ import pytest
 
 from tests.cluster.processes import ProgramEnded
 from tests.e2e.bed.machines import MachineError
+from tests.e2e.release import MODEL, Phases, Release, installed
 from tests.e2e.site import Site, site
 
 HERE = Path(__file__).parent
 STARTED = pytest.StashKey[contextlib.ExitStack]()
 FOUND = pytest.StashKey[Site | str]()
 """The cluster, or why there is none."""
+ORDER = (
+    "test_bed",
+    "test_install",
+    "test_policies",
+    "test_changes",
+    "test_broken",
+    "test_faults",
+    "test_release",
+)
+"""One release serves all tests but the bed's own, which take nodes away; the last one uninstalls it."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order of a release's life."""
+    items.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else -1)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -52,3 +69,26 @@ def namespace(cluster: Site) -> Iterator[str]:
     """A namespace for this test alone."""
     with cluster.namespace() as name:
         yield name
+
+
+@pytest.fixture(scope="session")
+def phases() -> Phases:
+    """When the installation reached what."""
+    return Phases()
+
+
+@pytest.fixture(scope="session")
+def release(cluster: Site, tmp_path_factory: pytest.TempPathFactory, phases: Phases) -> Iterator[Release]:
+    """The chart with the tutorial's model, which serves."""
+    cluster.own()
+    with installed(cluster, tmp_path_factory.mktemp("chart"), phases) as release:
+        release.kubectl("apply", f"--filename={MODEL}")
+        phases.reached("model applied")
+        release.kubectl("rollout", "status", "deployment/tradewind-operator", "--timeout=120s")
+        phases.reached("operator ready")
+        release.wait_ready("scl/default", 300)
+        phases.reached("ServingCluster ready")
+        release.wait_ready("md/smollm2", 300)
+        release.wait_ready("mr/chat", 60)
+        phases.reached("model and route ready")
+        yield release

@@ -1,10 +1,13 @@
-"""A release of the chart on the cluster, with this checkout's images, and a way to ask what it serves."""
+"""A release of the chart on the cluster, with this checkout's images, and ways to ask what it serves."""
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +19,7 @@ from helm_python import Config
 from tests.e2e.bed.images import say
 from tests.e2e.bed.machines import MachineError
 from tests.e2e.bed.plan import ENGINE_LABEL
+from tests.e2e.recorder import Record, recording
 from tests.e2e.site import Data, Site
 from tests.golden.chart.rendering import ROOT, copy_with_kuberay
 
@@ -26,6 +30,9 @@ MODEL = ROOT / "examples" / "cluster-cpu.yaml"
 PORT = 8000
 IMAGES = {"operator": "operator", "gateway": "gateway", "engineCpu": "engine-cpu"}
 """Key of the chart's values to the image."""
+KEEP = "TRADEWIND_E2E_KEEP"
+"""Set while writing tests, beside `make cluster-up`: the release outlives a run."""
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 def values(site: Site) -> Data:
@@ -65,29 +72,103 @@ class Phases:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """A condition of an object's status; `status` is empty where there is none."""
+
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
 class Release:
     """A release that is installed in its namespace."""
 
     site: Site
     helm: Config
     key: str
+    chart: Path
+    record: Record
+    namespace: str = NAMESPACE
 
     def kubectl(self, *arguments: str, given: str | None = None) -> str:
         """In its namespace. Raises MachineError."""
-        return self.site.kubectl(f"--namespace={NAMESPACE}", *arguments, given=given)
+        return self.site.kubectl(f"--namespace={self.namespace}", *arguments, given=given)
+
+    def apply(self, *objects: Data) -> None:
+        """Objects of its namespace. Raises MachineError with what the API server said."""
+        content = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        self.kubectl("apply", "--filename=-", given=json.dumps(content))
+
+    def patch(self, what: str, content: Data) -> None:
+        """A merge patch of `kind/name`. Raises MachineError."""
+        self.kubectl("patch", what, "--type=merge", f"--patch={json.dumps(content)}")
+
+    def get(self, *what: str) -> Data:
+        """An object, or a list. Raises MachineError."""
+        return self.site.get(*what, f"--namespace={self.namespace}")
+
+    def condition(self, what: str, kind: str = "Ready") -> Condition:
+        """As `kind/name` has it now."""
+        for each in self.get(what).get("status", {}).get("conditions", []):
+            if each["type"] == kind:
+                return Condition(each["status"], each["reason"], each["message"])
+        return Condition()
+
+    def pods(self, role: str) -> list[Data]:
+        """Those of "head", "gateway" or "engine" that are not on their way out."""
+        found = self.get("pods", f"--selector=tradewind.dev/role={role}")["items"]
+        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+
+    def ready_pods(self, role: str) -> list[Data]:
+        """Those whose containers are all ready."""
+        return [pod for pod in self.pods(role) if _is_ready(pod)]
 
     def wait_ready(self, what: str, timeout_s: int) -> None:
         """Until its condition Ready is true. Raises MachineError with how everything is."""
         try:
             self.kubectl("wait", "--for=condition=Ready", f"--timeout={timeout_s}s", what)
         except MachineError as error:
-            shown = self.kubectl("get", "scl,md,mr,tn,pods", "--output=wide")
-            raise MachineError(f"{error}\n{shown}") from error
+            raise MachineError(f"{error}\n{self.shown()}") from error
+
+    def shown(self) -> str:
+        """How everything is, for a person."""
+        return self.kubectl("get", "scl,md,mr,tn,rayclusters,pods", "--output=wide")
+
+    def wait(self, what: str, true: Callable[[], bool], timeout_s: float) -> float:
+        """Seconds until `true`, which may fail meanwhile. Raises AssertionError with how everything is."""
+        started = time.monotonic()
+        while True:
+            with suppress(MachineError, httpx.HTTPError, KeyError):
+                if true():
+                    return time.monotonic() - started
+            waited = time.monotonic() - started
+            assert waited < timeout_s, f"not within {timeout_s:.0f} s: {what}\n{self.shown()}"
+            time.sleep(0.1)
 
     def url(self) -> str:
         """Of the endpoint's Service, which the bed's machine reaches by address."""
-        service = self.site.get("service", "default", f"--namespace={NAMESPACE}")
-        return f"http://{service['spec']['clusterIP']}:{PORT}"
+        return f"http://{self.get('service', 'default')['spec']['clusterIP']}:{PORT}"
+
+    def gateways(self) -> list[str]:
+        """The URL of each gateway that is ready."""
+        return [f"http://{pod['status']['podIP']}:{PORT}" for pod in self.ready_pods("gateway")]
+
+    def ask(self, url: str = "", *, key: str = "", model: str = "chat", tokens: int = 4) -> httpx.Response:
+        """One answer, whole. Raises httpx's HTTPError where there is none."""
+        body = {
+            "model": model,
+            "max_tokens": tokens,
+            "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        }
+        headers = {"authorization": f"Bearer {key or self.key}"}
+        return httpx.post(
+            f"{url or self.url()}/v1/chat/completions",
+            json=body,
+            headers=headers,
+            timeout=60,
+            trust_env=False,
+        )
 
     def first_token_s(self, question: str) -> tuple[float, str]:
         """Seconds until the first streamed token, and the whole answer. Raises httpx's HTTPError."""
@@ -109,20 +190,53 @@ class Release:
         return first, "\n".join(lines)
 
 
+def _is_ready(pod: Data) -> bool:
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
 @contextmanager
 def installed(site: Site, folder: Path, phases: Phases) -> Iterator[Release]:
-    """Install the chart by what the tutorial says; take everything away at the end."""
-    site.kubectl("create", "namespace", NAMESPACE)
+    """Install the chart by what the tutorial says; take everything away at the end.
+
+    With `TRADEWIND_E2E_KEEP` it stays, and the next run goes on with it.
+    """
+    keep = bool(os.environ.get(KEEP))
+    kept = _key(site) if keep else ""
     helm = Config(kubeconfig_path=site.kubectl.kubeconfig, namespace=NAMESPACE)
-    release = Release(site, helm, f"tw-{secrets.token_hex(32)}")
+    chart = copy_with_kuberay(folder)
     try:
-        helm.install(copy_with_kuberay(folder), NAME, values(site), namespace=NAMESPACE)
-        phases.reached("helm install returned")
-        secret = ("create", "secret", "generic", KEY_SECRET, f"--from-literal=key={release.key}")
-        release.kubectl(*secret)
-        yield release
+        if not kept:
+            _install(site, helm, chart, phases)
+        with recording(site, NAMESPACE) as record:
+            release = Release(site, helm, kept or f"tw-{secrets.token_hex(32)}", chart, record)
+            if not kept:
+                secret = ("create", "secret", "generic", KEY_SECRET, f"--from-literal=key={release.key}")
+                release.kubectl(*secret)
+            yield release
     finally:
-        with suppress(MachineError):
-            release.kubectl("delete", "md,mr,tn,scl", "--all", "--timeout=120s")
-        helm.uninstall(NAME, ignore_not_found=True)
-        site.kubectl("delete", "namespace", NAMESPACE, "--timeout=180s")
+        if not keep:
+            _take_away(site, helm)
+
+
+def _install(site: Site, helm: Config, chart: Path, phases: Phases) -> None:
+    namespace = {"metadata": {"name": NAMESPACE, "labels": RESTRICTED}}
+    site.kubectl.apply(json.dumps({"apiVersion": "v1", "kind": "Namespace", **namespace}))
+    helm.install(chart, NAME, values(site), namespace=NAMESPACE)
+    phases.reached("helm install returned")
+
+
+def _take_away(site: Site, helm: Config) -> None:
+    with suppress(MachineError):
+        site.kubectl("delete", f"--namespace={NAMESPACE}", "md,mr,tn,scl", "--all", "--timeout=180s")
+    helm.uninstall(NAME, ignore_not_found=True)
+    site.kubectl("delete", "namespace", NAMESPACE, "--wait=false", "--ignore-not-found")
+
+
+def _key(site: Site) -> str:
+    """The key of a release that was kept; empty where there is none."""
+    try:
+        data = site.get("secret", KEY_SECRET, f"--namespace={NAMESPACE}")["data"]
+    except MachineError:
+        return ""
+    return base64.b64decode(data["key"]).decode()

@@ -45,6 +45,8 @@ class FakeHub:
     """File -> bytes after which its next download breaks, once."""
     down: bool = False
     """Answer 503 to everything."""
+    address: str = "127.0.0.1"
+    """Where it listens."""
 
     def __enter__(self) -> FakeHub:
         hub = self
@@ -52,7 +54,7 @@ class FakeHub:
         class Handler(_Handler):
             fake = hub
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((self.address, 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -70,7 +72,7 @@ class FakeHub:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"http://{self.address}:{self._server.server_address[1]}"
 
     def downloads(self) -> list[str]:
         """Names of the files whose content was asked for."""

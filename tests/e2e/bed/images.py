@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.e2e.bed.machines import MachineError, run
 from tests.golden.chart.rendering import ROOT
-from tests.unit.images.dockerfile import DOCKERFILE, arguments
+from tests.unit.images.dockerfile import DOCKERFILE, arguments, ingredients
 
 OURS = ("operator", "gateway", "engine-cpu")
 OTHERS = ("pause", "coredns", "kuberay-operator", "python", "redis")
@@ -90,15 +90,23 @@ class Builder:
             started = time.monotonic()
             self._build(DOCKERFILE, f"{name}-base", base, ROOT)
             say(f"... in {time.monotonic() - started:.0f} s")
-            # The stages that led there, as large as their result.
-            self._buildah("rmi", "--prune", "--force")
+            self._forget_bases(name, but=base)
         over = f"{name}-base=container-image://{base}"
         self._build(DOCKERFILE, name, reference(name), ROOT, "--build-context", over)
 
+    def _forget_bases(self, name: str, *, but: str) -> None:
+        """Remove what earlier locks named, and the stages that led to the base: as large as their result."""
+        of_this = f"reference={REGISTRY}/tradewind-{name}-base"
+        listed = self._buildah("images", "--filter", of_this, "--format", "{{.Name}}:{{.Tag}}").split()
+        if old := [each for each in listed if each != but]:
+            self._buildah("rmi", *old)
+        self._buildah("rmi", "--prune", "--force")
+
     def _lock_digest(self, name: str) -> str:
         locks = [ROOT / "requirements" / f"{each}.lock" for each in ("bootstrap", name, "torch-pypi")]
-        base = self.identifier(arguments(DOCKERFILE.read_text())["BASE"])
-        content = [path.read_bytes() for path in (DOCKERFILE, *locks)]
+        text = DOCKERFILE.read_text()
+        base = self.identifier(arguments(text)["BASE"])
+        content = [repr(ingredients(text, f"{name}-base")).encode(), *(path.read_bytes() for path in locks)]
         return hashlib.sha256(b"\0".join([*content, base.encode()])).hexdigest()[:16]
 
     def _build(self, file: Path, target: str, name: str, context: Path, *options: str) -> None:

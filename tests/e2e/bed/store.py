@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tests.e2e.bed.images import Builder, reference, say
+from tests.e2e.bed.images import REGISTRY, TAG, Builder, reference, say
 from tests.e2e.bed.machines import Machine, MachineError, start_machine
 from tests.e2e.bed.programs import start_program
 
@@ -39,6 +39,12 @@ DATABASES = (
 )
 NAME = "org.opencontainers.image.ref.name"
 START_S = 30.0
+NO_COLLECTION = """
+[plugins."io.containerd.gc.v1.scheduler"]
+  startup_delay = "24h"
+  mutation_threshold = 0
+"""
+"""An image that comes in must find the layers of the one whose name it takes: they go when it is in."""
 
 
 def settings(more: str = "") -> str:
@@ -78,6 +84,7 @@ class Store:
                 builder.push(name, layout)
                 self._import(machine, layout, name)
                 self._share_blobs(layout)
+            self._collect(machine)
         (self.folder / "imported.json").write_text(json.dumps(wanted, indent=1))
         say(f"... in {time.monotonic() - started:.0f} s")
 
@@ -109,7 +116,7 @@ class Store:
         machine = start_machine("store", self.folder, outlives_us=False)
         try:
             file = self.folder / "containerd.toml"
-            file.write_text('disabled_plugins = ["io.containerd.grpc.v1.cri"]\n' + settings())
+            file.write_text('disabled_plugins = ["io.containerd.grpc.v1.cri"]\n' + settings(NO_COLLECTION))
             program = start_program(machine, "containerd", ["containerd", f"--config={file}"], self.folder)
             program.wait_until(machine.path(SOCKET).exists, START_S)
             yield machine
@@ -118,9 +125,7 @@ class Store:
 
     def _import(self, machine: Machine, layout: Path, name: str) -> None:
         """The image of that name, without the blobs that are in the store."""
-        command = machine.inside(
-            ["ctr", f"--address={SOCKET}", f"--namespace={SPACE}", "images", "import", "-"]
-        )
+        command = machine.inside(self._ctr("import", "-"))
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, stdout=subprocess.PIPE
         ) as process:
@@ -131,6 +136,16 @@ class Store:
             _, said = process.communicate()
         if process.returncode:
             raise MachineError(f"containerd did not take {name}: {said.decode(errors='replace')}")
+
+    def _collect(self, machine: Machine) -> None:
+        """Remove layers and blobs that no image has any more."""
+        # Removing a name `--sync` is the one way in which ctr asks for it.
+        spare = f"{REGISTRY}/spare:{TAG}"
+        machine.run(*self._ctr("tag", "--force", PAUSE, spare))
+        machine.run(*self._ctr("remove", "--sync", spare))
+
+    def _ctr(self, *arguments: str) -> list[str]:
+        return ["ctr", f"--address={SOCKET}", f"--namespace={SPACE}", "images", *arguments]
 
     def _write(self, stream: IO[bytes], layout: Path, name: str) -> None:
         """An OCI archive with one image. Whoever reads it finds everything else in the store."""

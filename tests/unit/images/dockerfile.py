@@ -60,3 +60,17 @@ def stages(text: str) -> dict[str, Stage]:
         elif stage is not None:
             stage.instructions.append((word, rest))
     return found
+
+
+def ingredients(text: str, target: str) -> list[tuple[str, str]]:
+    """Every instruction that has a part in the stage `target`: its own, and of stages that it copies from."""
+    known = stages(text)
+    wanted, found = [target], dict[str, list[tuple[str, str]]]()
+    while wanted:
+        name = wanted.pop()
+        if name in found:
+            continue
+        found[name] = known[name].lineage
+        copies = (rest for word, rest in found[name] if word == "COPY")
+        wanted += [origin for copy in copies for origin in re.findall(r"--from=(\S+)", copy)]
+    return [instruction for each in found.values() for instruction in each]

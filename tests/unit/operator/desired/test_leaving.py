@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 
@@ -31,6 +32,23 @@ def test_it_ends_at_once_when_ray_is_gone(role: str) -> None:
     text = script(HOOKS[role]).replace(f"sleep {leaving._ENDPOINTS_S}", "true")
     found = subprocess.run(["/bin/sh", "-c", text], env={"PATH": "/usr/bin:/bin"}, capture_output=True)
     assert found.returncode == 0
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["a head", "no head"])
+def test_a_gateway_asks_ray_for_nothing_where_no_head_listens(tmp_path: Path, there: bool) -> None:
+    """Ray's command would wait a minute for one: so long did each pod of a deleted cluster stay."""
+    (tmp_path / "ray").write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\nexit 1\n")
+    (tmp_path / "ray").chmod(0o755)
+    with socket.socket() as head:
+        head.bind(("127.0.0.1", 0))
+        if there:
+            head.listen()
+        port = str(head.getsockname()[1])
+        path = f"{tmp_path}:/usr/bin:/bin"
+        environment = {"PATH": path, "FQ_RAY_IP": "127.0.0.1", "RAY_PORT": port}
+        text = script(HOOKS["gateway"]).replace(f"sleep {leaving._ENDPOINTS_S}", "true")
+        assert subprocess.run(["/bin/sh", "-c", text], env=environment, timeout=30).returncode == 0
+    assert (tmp_path / "asked").exists() is there
 
 
 @pytest.mark.parametrize(

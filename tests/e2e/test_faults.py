@@ -1,0 +1,165 @@
+"""What is lost when something is: streams at 3 requests a second, by a client that never asks twice.
+
+Nothing that had not begun to stream may be lost, and no stream may be cut without an error event. What a
+fault may cost beyond that, its test says.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.bed.machines import MachineError
+from tests.e2e.load import Load, under_load
+from tests.e2e.release import Release
+
+pytestmark = pytest.mark.e2e
+AFTER = 30
+"""Answers that are waited for once a fault is over."""
+DOWN_S = 60
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_engines(release: Release) -> Iterator[None]:
+    """The model has two replicas, on a node each."""
+    release.patch("md/smollm2", {"spec": {"replicas": 2}})
+    release.wait("two engines", lambda: ready_replicas(release) == 2, 240)
+    yield
+    release.patch("md/smollm2", {"spec": {"replicas": 1}})
+
+
+@pytest.fixture(autouse=True)
+def whole(release: Release) -> None:
+    """Everything is as it should be before a fault."""
+    release.wait("two gateways", lambda: len(release.ready_pods("gateway")) == 2, 180)
+    release.wait("two engines", lambda: ready_replicas(release) == 2, 240)
+    release.wait("the head", lambda: release.condition("scl/default", "HeadReady").status == "True", 120)
+
+
+def test_a_deleted_gateway_pod_costs_nothing(release: Release) -> None:
+    with under_load(release.url(), release.key) as load:
+        delete(release, "gateway")
+        release.wait("another gateway", lambda: len(release.ready_pods("gateway")) == 2, 180)
+        load.until(AFTER)
+    nothing_lost(load)
+
+
+def test_a_deleted_engine_pod_of_two_costs_nothing(release: Release) -> None:
+    with under_load(release.url(), release.key) as load:
+        delete(release, "engine")
+        release.wait("one engine is gone", lambda: ready_replicas(release) < 2, 120)
+        release.wait("another engine", lambda: ready_replicas(release) == 2, 300)
+        load.until(AFTER)
+    nothing_lost(load)
+
+
+def test_a_killed_engine_costs_the_streams_that_it_had_and_tells_them(release: Release) -> None:
+    with under_load(release.url(), release.key) as load:
+        (victim, *_) = release.ready_pods("engine")
+        release.kubectl("delete", f"pod/{victim['metadata']['name']}", "--grace-period=0", "--force")
+        release.wait("another engine", lambda: ready_replicas(release) == 2, 300)
+        load.until(AFTER)
+    nothing_lost(load, may_fail=True)
+
+
+def test_a_lost_head_costs_nothing_and_status_tells(release: Release) -> None:
+    (head,) = release.ready_pods("head")
+    with under_load(release.url(), release.key) as load:
+        release.kubectl("delete", f"pod/{head['metadata']['name']}", "--grace-period=0", "--force")
+        told = release.wait(
+            "status tells", lambda: release.condition("scl/default", "HeadReady").status != "True", 30
+        )
+        print(f"status tells after {told:.1f} s")
+        back = release.wait("the head", lambda: head_is_back(release, head["metadata"]["name"]), 240)
+        print(f"another head answers after {told + back:.1f} s")
+        load.until(AFTER)
+    nothing_lost(load)
+    assert told < 10
+
+
+def test_a_drained_node_costs_nothing(release: Release) -> None:
+    node = release.ready_pods("engine")[0]["spec"]["nodeName"]
+    options = ("--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s")
+    with under_load(release.url(), release.key) as load:
+        try:
+            started = time.monotonic()
+            release.site.kubectl("drain", node, *options)
+            print(f"drained in {time.monotonic() - started:.1f} s")
+            load.until(AFTER)
+        finally:
+            release.site.kubectl("uncordon", node)
+    nothing_lost(load)
+
+
+def test_a_node_that_loses_its_power_costs_the_streams_that_it_had_and_tells_them(release: Release) -> None:
+    bed = release.site.own()
+    node = release.ready_pods("engine")[0]["spec"]["nodeName"]
+    with under_load(release.url(), release.key) as load:
+        try:
+            bed.lose(node)
+            load.until(AFTER, timeout_s=180)
+        finally:
+            bed.bring_back(node)
+        release.wait("two engines", lambda: ready_replicas(release) == 2, 400)
+    nothing_lost(load, may_fail=True)
+
+
+def test_a_killed_operator_costs_nothing(release: Release) -> None:
+    selector = "--selector=app.kubernetes.io/component=operator"
+    with under_load(release.url(), release.key) as load:
+        release.kubectl("delete", "pods", selector, "--grace-period=0", "--force")
+        release.kubectl("rollout", "status", "deployment/tradewind-operator", "--timeout=120s")
+        load.until(AFTER)
+    nothing_lost(load)
+
+
+def test_an_api_server_that_is_down_for_a_minute_costs_nothing(release: Release) -> None:
+    bed = release.site.own()
+    with under_load(release.url(), release.key) as load:
+        with bed.outage():
+            time.sleep(DOWN_S)  # the length of the outage is what is tested
+        release.wait("the API server answers", lambda: len(release.ready_pods("gateway")) == 2, 120)
+        load.until(AFTER)
+    nothing_lost(load)
+
+
+def test_a_kuberay_that_is_down_costs_nothing(release: Release) -> None:
+    kuberay = ("--namespace=kuberay-system", "deployment/kuberay-operator")
+    release.site.kubectl("scale", *kuberay, "--replicas=0")
+    try:
+        with under_load(release.url(), release.key) as load:
+            load.until(AFTER)
+            release.patch("mr/chat", {"spec": {"timeouts": {"total": "500s"}}})
+            load.until(AFTER)
+    finally:
+        release.site.kubectl("scale", *kuberay, "--replicas=1")
+    nothing_lost(load)
+
+
+def nothing_lost(load: Load, *, may_fail: bool = False) -> None:
+    """Every request was answered; where `may_fail`, an error event may have ended streams that had begun."""
+    bad = [fate for fate in load.unhappy if not (may_fail and fate.what == "failed")]
+    assert bad == [], load.summary()
+    print(f"{load.told}; longest time without an answer {load.longest_gap_s():.1f} s")
+
+
+def ready_replicas(release: Release) -> int:
+    """Of the model, as its status has them."""
+    return int(release.get("md/smollm2").get("status", {}).get("readyReplicas", 0))
+
+
+def delete(release: Release, role: str) -> None:
+    """Take one pod away as a person would, without waiting for it."""
+    (victim, *_) = release.ready_pods(role)
+    release.kubectl("delete", f"pod/{victim['metadata']['name']}", "--wait=false")
+
+
+def head_is_back(release: Release, old: str) -> bool:
+    try:
+        heads = release.ready_pods("head")
+    except MachineError:
+        return False
+    names = {each["metadata"]["name"] for each in heads}
+    return bool(names - {old}) and release.condition("scl/default", "HeadReady").status == "True"

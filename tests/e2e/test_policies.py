@@ -1,0 +1,96 @@
+"""Who reaches whom: the policies of a release, on a network that enforces them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.e2e import pods
+from tests.e2e.bed.plan import HOST
+from tests.e2e.pods import Pod
+from tests.e2e.release import Release
+
+pytestmark = pytest.mark.e2e
+RAY = {"GCS": 6379, "the dashboard": 8265, "the agent": 52365, "a replica": 30000}
+"""Ports of Ray, none of which a stranger may reach."""
+SECONDS = 2
+
+
+@pytest.fixture(scope="module")
+def stranger(release: Release) -> Iterator[Pod]:
+    """A pod of another namespace."""
+    with release.site.namespace() as name:
+        yield pods.start(release.site, name, "stranger")
+
+
+@pytest.fixture(scope="module")
+def neighbour(release: Release) -> Iterator[Pod]:
+    """A pod of the release's own namespace."""
+    pod = pods.start(release.site, release.namespace, "neighbour")
+    yield pod
+    pod.delete()
+
+
+@pytest.mark.parametrize("who", ["stranger", "neighbour"])
+def test_engines_and_head_are_reached_by_nobody_else(
+    release: Release, who: str, request: pytest.FixtureRequest
+) -> None:
+    pod: Pod = request.getfixturevalue(who)
+    (head,), (engine,) = release.ready_pods("head"), release.ready_pods("engine")
+    for owner in (head, engine):
+        address = owner["status"]["podIP"]
+        assert [name for name, port in RAY.items() if connects(pod, address, port)] == []
+
+
+@pytest.mark.parametrize("who", ["stranger", "neighbour"])
+def test_the_endpoint_is_reached_and_asks_for_a_key(
+    release: Release, who: str, request: pytest.FixtureRequest
+) -> None:
+    pod: Pod = request.getfixturevalue(who)
+    assert pod.reaches(f"{release.url()}/healthz")
+    assert release.ask(key="not-a-key-of-anybody").status_code == httpx.codes.UNAUTHORIZED
+    for gateway in release.ready_pods("gateway"):
+        assert [name for name, port in RAY.items() if connects(pod, gateway["status"]["podIP"], port)] == []
+
+
+def test_a_gateway_reaches_engines_and_the_head_and_no_one_outside(release: Release) -> None:
+    gateway = own(release, "gateway")
+    (head,), (engine,) = release.ready_pods("head"), release.ready_pods("engine")
+    assert connects(gateway, head["status"]["podIP"], RAY["GCS"])
+    assert connects(gateway, engine["status"]["podIP"], RAY["the agent"])
+    with pods.serving(HOST) as url:
+        assert not gateway.reaches(url)
+
+
+def test_an_engine_reaches_no_one_outside_but_by_https(release: Release) -> None:
+    with pods.serving(HOST) as url:
+        assert not own(release, "engine").reaches(url)
+
+
+@pytest.mark.parametrize("role", ["head", "gateway", "engine"])
+def test_every_pod_asks_for_names(release: Release, role: str) -> None:
+    script = "import socket; socket.getaddrinfo('default', 8000)"
+    own(release, role).run("python3", "-c", script)
+
+
+def test_metrics_are_reached_from_another_namespace(release: Release, stranger: Pod) -> None:
+    (gateway, *_) = release.ready_pods("gateway")
+    assert connects(stranger, gateway["status"]["podIP"], 9464)
+    assert connects(stranger, gateway["status"]["podIP"], 8080)
+
+
+def own(release: Release, role: str) -> Pod:
+    """A pod of the release."""
+    return Pod(release.site, release.namespace, release.ready_pods(role)[0]["metadata"]["name"])
+
+
+def connects(pod: Pod, address: str, port: int) -> bool:
+    """Whether a TCP connection from within is taken."""
+    script = (
+        "import socket, sys\n"
+        f"s = socket.socket(); s.settimeout({SECONDS})\n"
+        f"print(s.connect_ex(('{address}', {port})))"
+    )
+    return pod.run("python3", "-c", script).strip() == "0"

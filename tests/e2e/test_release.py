@@ -1,0 +1,81 @@
+"""The life of a release: tested, upgraded, rolled back, uninstalled. Nothing is lost, and nothing is left."""
+
+from __future__ import annotations
+
+import pytest
+from helm_python.errors import HelmError
+
+from tests.e2e.load import under_load
+from tests.e2e.release import NAME, NAMESPACE, Release, values
+from tests.e2e.site import Data
+
+pytestmark = pytest.mark.e2e
+
+
+def test_helm_test_asks_and_is_answered(release: Release) -> None:
+    release.helm.test(NAME)
+
+
+def test_an_upgrade_and_a_rollback_cost_nothing(release: Release) -> None:
+    served = release.get("rayclusters")["items"]
+    with under_load(release.url(), release.key) as load:
+        release.helm.upgrade(NAME, release.chart, changed(release))
+        rolled_out(release)
+        release.wait("the new limit is in force", lambda: max_tokens(release) == 64, 60)
+        load.until(10)
+        release.helm.rollback(NAME)
+        rolled_out(release)
+        release.wait("the old limit is in force", lambda: max_tokens(release) != 64, 60)
+        load.until(10)
+    assert load.unhappy == [], load.summary()
+    assert names(release.get("rayclusters")["items"]) == names(served)
+
+
+def test_a_failed_revision_is_mended_by_the_next(release: Release) -> None:
+    wrong = values(release.site)
+    wrong["cluster"]["spec"]["limits"] = {"maxTokens": -1}
+    with pytest.raises(HelmError, match="maxTokens"):
+        release.helm.upgrade(NAME, release.chart, wrong)
+    release.helm.upgrade(NAME, release.chart, changed(release))
+    release.wait("the next revision is in force", lambda: max_tokens(release) == 64, 60)
+
+
+def test_uninstalled_by_the_guide_nothing_is_left(release: Release) -> None:
+    release.kubectl("delete", "modelroutes,modeldeployments,tenants", "--all", "--timeout=180s")
+    release.kubectl("delete", "configmap", "tradewind-cluster")
+    release.kubectl("delete", "servingclusters", "--all", "--timeout=180s")
+    release.wait(
+        "no pod of Ray's is left", lambda: not release.get("pods", "--selector=ray.io/cluster")["items"], 120
+    )
+    release.helm.uninstall(NAME)
+    release.kubectl("delete", "secret", "tradewind-test-key")
+    release.wait("nothing is left", lambda: not left(release), 60)
+
+
+def changed(release: Release) -> Data:
+    """The release's values with another limit."""
+    found = values(release.site)
+    found["cluster"]["spec"]["limits"] = {"maxTokens": 64}
+    return found
+
+
+def rolled_out(release: Release) -> None:
+    release.kubectl("rollout", "status", "deployment/tradewind-operator", "--timeout=120s")
+
+
+def max_tokens(release: Release) -> int:
+    return int(release.get("scl/default")["spec"]["limits"]["maxTokens"])
+
+
+def names(objects: list[Data]) -> set[str]:
+    return {each["metadata"]["name"] for each in objects}
+
+
+def left(release: Release) -> list[str]:
+    """Objects of the namespace that Kubernetes did not put there itself."""
+    kinds = (
+        "pods,services,deployments,replicasets,configmaps,secrets,serviceaccounts,roles,rolebindings,"
+        "networkpolicies,poddisruptionbudgets,persistentvolumeclaims,leases,rayclusters,scl,md,mr,tn"
+    )
+    listed = release.site.kubectl("get", kinds, f"--namespace={NAMESPACE}", "--output=name").split()
+    return [each for each in listed if each not in ("configmap/kube-root-ca.crt", "serviceaccount/default")]
