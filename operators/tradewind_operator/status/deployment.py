@@ -218,7 +218,22 @@ def _not_running(model: _Model) -> Said | None:
         return None  # the same engine starts elsewhere too, and one of it answers
     if app.status == "UNHEALTHY":
         return Said(FALSE, "Unhealthy", f"A replica is being replaced: {app.message or 'no reason given'}")
-    return Said(FALSE, "Deploying", f"Serve says {app.status}; {app.running} of {app.wanted} replicas run.")
+    text = f"Serve says {app.status}; {app.running} of {app.wanted} replicas run"
+    return Said(FALSE, "Deploying", f"{text}{'' if app.running else _waits_for(model)}.")
+
+
+def _waits_for(model: _Model) -> str:
+    """What a model without any replica waits for, as the second half of a sentence."""
+    compiled, active = model.seen.decision.compiled, model.seen.active
+    pool = compiled.pools.get(model.name) if compiled is not None else None
+    if pool is None or active is None:
+        return ""
+    wait = active.waits.get(names.pool_group(pool))
+    if wait is None:
+        return f", and pool {pool} has no pod for it yet"
+    if wait:
+        return f": no pod of pool {pool} is ready: {wait}"
+    return f": the engine starts, or waits for room on a pod of pool {pool}"
 
 
 def _other_settings(model: _Model) -> Said | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tradewind_operator.desired import names
+from tradewind_operator.desired.raycluster import kind_of_group
 
 _HEAD: Final = "headgroup"
 """KubeRay's name for the head's group."""
@@ -58,6 +59,18 @@ def problems_of(pods: Iterable[PodSeen], ray_cluster: str) -> list[str]:
     found = [pod for pod in pods if pod.ray_cluster == ray_cluster and pod.problem and not pod.ending]
     ordered = sorted(found, key=lambda pod: (not pod.is_head, pod.group, pod.name))
     return list(dict.fromkeys(f"{_role(pod)} pod: {pod.problem}" for pod in ordered))
+
+
+def waits_of(pods: Iterable[PodSeen], ray_cluster: str) -> dict[str, str]:
+    """Kind of worker group → why none of its pods is ready; empty where one is; absent where none is."""
+    found: dict[str, str] = {}
+    for pod in pods:
+        if pod.ray_cluster != ray_cluster or pod.ending or pod.is_head:
+            continue
+        kind = kind_of_group(pod.group)
+        said = "" if pod.ready else pod.problem or "it starts"
+        found[kind] = min(found.get(kind, said), said, key=bool)
+    return found
 
 
 def model_labels(

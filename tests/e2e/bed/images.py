@@ -77,10 +77,11 @@ class Builder:
         except MachineError:
             return ""
 
-    def push(self, name: str, layout: Path) -> None:
-        """Write the image into an OCI layout, but for layers that are there. Raises MachineError."""
+    def push(self, name: str, folder: Path) -> None:
+        """Write the image into `folder`: manifest.json, and blobs that are not there. Raises MachineError."""
         # Uncompressed, a layer has the same digest every time; and it stays on this machine anyway.
-        self._buildah("push", *self._policy, "--disable-compression", name, f"oci:{layout}:{name}")
+        # (An OCI layout is compressed whatever one says.)
+        self._buildah("push", *self._policy, "--disable-compression", name, f"dir:{folder}")
 
     def _build_ours(self, name: str) -> None:
         """The image without the project first, if its lock is new."""

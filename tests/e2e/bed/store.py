@@ -8,6 +8,7 @@ collected on nodes.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -15,11 +16,11 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tests.e2e.bed.images import REGISTRY, TAG, Builder, reference, say
 from tests.e2e.bed.machines import Machine, MachineError, start_machine
@@ -37,7 +38,6 @@ DATABASES = (
     Path("io.containerd.metadata.v1.bolt/meta.db"),
     Path("io.containerd.snapshotter.v1.overlayfs/metadata.db"),
 )
-NAME = "org.opencontainers.image.ref.name"
 START_S = 30.0
 NO_COLLECTION = """
 [plugins."io.containerd.gc.v1.scheduler"]
@@ -80,11 +80,12 @@ class Store:
         say(f"importing {', '.join(changed)}")
         with self._containerd() as machine:
             for name in changed:
-                layout = self.folder / "layout"
-                builder.push(name, layout)
-                self._import(machine, layout, name)
-                self._share_blobs(layout)
+                pushed = self.folder / "pushed"
+                builder.push(name, pushed)
+                self._import(machine, pushed, name)
+                self._share_blobs(pushed)
             self._collect(machine)
+            self._forget_blobs(pushed)
         (self.folder / "imported.json").write_text(json.dumps(wanted, indent=1))
         say(f"... in {time.monotonic() - started:.0f} s")
 
@@ -123,7 +124,7 @@ class Store:
         finally:
             machine.kill()
 
-    def _import(self, machine: Machine, layout: Path, name: str) -> None:
+    def _import(self, machine: Machine, pushed: Path, name: str) -> None:
         """The image of that name, without the blobs that are in the store."""
         command = machine.inside(self._ctr("import", "-"))
         with subprocess.Popen(
@@ -132,7 +133,7 @@ class Store:
             assert process.stdin is not None
             # What is wrong with what it read, it says.
             with suppress(BrokenPipeError):
-                self._write(process.stdin, layout, name)
+                self._write(process.stdin, pushed, name)
             _, said = process.communicate()
         if process.returncode:
             raise MachineError(f"containerd did not take {name}: {said.decode(errors='replace')}")
@@ -147,31 +148,44 @@ class Store:
     def _ctr(self, *arguments: str) -> list[str]:
         return ["ctr", f"--address={SOCKET}", f"--namespace={SPACE}", "images", *arguments]
 
-    def _write(self, stream: IO[bytes], layout: Path, name: str) -> None:
+    def _write(self, stream: IO[bytes], pushed: Path, name: str) -> None:
         """An OCI archive with one image. Whoever reads it finds everything else in the store."""
-        index = json.loads((layout / "index.json").read_text())
-        # An image that another has taken the name from stays in the layout, without a name.
-        entry = next(each for each in index["manifests"] if each.get("annotations", {}).get(NAME) == name)
-        entry["annotations"] = {"io.containerd.image.name": name}
-        manifest = json.loads((layout / "blobs/sha256" / _hex(entry)).read_text())
-        content = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
+        text = (pushed / "manifest.json").read_bytes()
+        manifest = json.loads(text)
+        entry = {
+            "mediaType": manifest["mediaType"],
+            "digest": f"sha256:{hashlib.sha256(text).hexdigest()}",
+            "size": len(text),
+            "annotations": {"io.containerd.image.name": name},
+        }
+        files = {
+            "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
+            "index.json": json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode(),
+            f"blobs/sha256/{_hex(entry)}": text,
+        }
         with tarfile.open(fileobj=stream, mode="w|") as archive:
-            for file, data in (("oci-layout", (layout / "oci-layout").read_bytes()), ("index.json", content)):
+            for file, data in files.items():
                 member = tarfile.TarInfo(file)
                 member.size = len(data)
                 archive.addfile(member, io.BytesIO(data))
-            for blob in map(_hex, (entry, manifest["config"], *manifest["layers"])):
+            for blob in map(_hex, (manifest["config"], *manifest["layers"])):
                 if not (self.root / BLOBS / blob).exists():
-                    archive.add(layout / "blobs/sha256" / blob, f"blobs/sha256/{blob}")
+                    archive.add(pushed / blob, f"blobs/sha256/{blob}")
 
-    def _share_blobs(self, layout: Path) -> None:
-        """Have the layout's blobs take no room of their own: they are the store's."""
-        for blob in (layout / "blobs/sha256").iterdir():
+    def _share_blobs(self, pushed: Path) -> None:
+        """Have what was pushed take no room of its own: its blobs are the store's."""
+        for blob in pushed.iterdir():
             stored = self.root / BLOBS / blob.name
             if stored.exists() and not stored.samefile(blob):
                 blob.unlink()
                 os.link(stored, blob)
 
+    def _forget_blobs(self, pushed: Path) -> None:
+        """Of images that are no more."""
+        for blob in pushed.iterdir():
+            if not (self.root / BLOBS / blob.name).exists():
+                blob.unlink()
 
-def _hex(descriptor: dict[str, str]) -> str:
+
+def _hex(descriptor: Mapping[str, Any]) -> str:
     return descriptor["digest"].removeprefix("sha256:")
