@@ -25,6 +25,8 @@ SUCCESSOR_S: Final = 1_800.0
 """How long a successor may take to come up."""
 ROOM_S: Final = 30.0
 """How long there must have been no room before none is believed in: the autoscaler needs some seconds."""
+AGAIN_S: Final = 10
+"""A request for a pod that follows a refused one within these seconds is the same one again."""
 _POLL_S: Final = 2.0
 _LIVE: Final = frozenset({"STARTING", "UPDATING", "RECOVERING", "RUNNING", "PENDING_MIGRATION"})
 
@@ -65,6 +67,22 @@ def look(applications: Mapping[str, Any], node: str, *, pods_come: bool) -> Seen
 def _deployments(applications: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     for application in applications.get("applications", {}).values():
         yield from application.get("deployments", {}).values()
+
+
+def pods_come(state: Any, node_type: str) -> bool:
+    """Whether the autoscaler, by its own `AutoscalingState`, brings a pod to a worker group.
+
+    It asks KubeRay for one more than the group may have, too, and does so again each time that is refused: a
+    request that follows a refusal brings nothing.
+    """
+    of_type = [one for one in state.failed_instance_requests if one.ray_node_type_name == node_type]
+    refused = max((one.failed_ts for one in of_type), default=0)
+    requests = [
+        one.request_ts for one in state.pending_instance_requests if one.ray_node_type_name == node_type
+    ]
+    return any(one.ray_node_type_name == node_type for one in state.pending_instances) or any(
+        asked > refused + AGAIN_S for asked in requests
+    )
 
 
 class Leaving:
@@ -134,9 +152,7 @@ class _Ray:
 
         reply = GetClusterStatusReply()
         reply.ParseFromString(self._gcs.get_cluster_status(timeout_s=10))
-        state = reply.autoscaling_state
-        coming = [*state.pending_instance_requests, *state.pending_instances]
-        return any(one.ray_node_type_name == self._type for one in coming)
+        return pods_come(reply.autoscaling_state, self._type)
 
 
 def _say(text: str) -> None:

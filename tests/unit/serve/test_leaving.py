@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ray.core.generated.autoscaler_pb2 import AutoscalingState
 
-from tradewind.serve.leaving import ROOM_S, SUCCESSOR_S, Leaving, Seen, look
+from tradewind.serve.leaving import ROOM_S, SUCCESSOR_S, Leaving, Seen, look, pods_come
 
 HERE, THERE = "a" * 56, "b" * 56
 
@@ -71,3 +72,34 @@ def test_a_successor_that_never_gets_ready_is_not_waited_for_for_ever() -> None:
 
 def test_a_node_that_only_ends_what_it_has_gets_no_new_deadline() -> None:
     assert Leaving(started=0).deadline(seen(replicas=0), 10 * SUCCESSOR_S) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "come"),
+    [
+        ({}, False),
+        ({"pending_instance_requests": [("pool-a", 1_000)]}, True),
+        ({"pending_instance_requests": [("pool-b", 1_000)]}, False),
+        ({"pending_instances": ["pool-a"]}, True),
+        ({"pending_instances": ["pool-b"]}, False),
+        # What a full pool looks like: KubeRay refuses, and the autoscaler asks again with every look.
+        ({"pending_instance_requests": [("pool-a", 1_005)], "failed": [("pool-a", 1_005)]}, False),
+        ({"pending_instance_requests": [("pool-a", 1_005)], "failed": [("pool-a", 1_000), ("pool-a", 1_005)]},
+         False),
+        # Refused a while ago; meanwhile there is room.
+        ({"pending_instance_requests": [("pool-a", 1_100)], "failed": [("pool-a", 1_000)]}, True),
+        ({"pending_instance_requests": [("pool-a", 1_005)], "failed": [("pool-b", 1_005)]}, True),
+        ({"pending_instances": ["pool-a"], "failed": [("pool-a", 1_005)]}, True),
+    ],
+    ids=["nothing", "asked", "for another", "on its way", "another is", "refused", "again and again",
+         "once", "another was", "but one comes"],
+)  # fmt: skip
+def test_a_pod_comes_while_the_autoscaler_is_not_refused(state: dict[str, Any], come: bool) -> None:
+    found = AutoscalingState()
+    for kind, at in state.get("pending_instance_requests", ()):
+        found.pending_instance_requests.add(ray_node_type_name=kind, count=1, request_ts=at)
+    for kind in state.get("pending_instances", ()):
+        found.pending_instances.add(ray_node_type_name=kind)
+    for kind, at in state.get("failed", ()):
+        found.failed_instance_requests.add(ray_node_type_name=kind, count=1, failed_ts=at)
+    assert pods_come(found, "pool-a") is come
