@@ -35,6 +35,7 @@ def whole(release: Release) -> None:
     """Everything is as it should be before a fault."""
     release.wait("two gateways", lambda: len(release.ready_pods("gateway")) == 2, 180)
     release.wait("two engines", lambda: ready_replicas(release) == 2, 240)
+    release.wait("no pod is leaving", lambda: not leaving(release), 240)
     release.wait("the head", lambda: release.condition("scl/default", "HeadReady").status == "True", 120)
 
 
@@ -148,6 +149,12 @@ def nothing_lost(load: Load, *, may_fail: bool = False) -> None:
 def ready_replicas(release: Release) -> int:
     """Of the model, as its status has them."""
     return int(release.get("md/smollm2").get("status", {}).get("readyReplicas", 0))
+
+
+def leaving(release: Release) -> list[str]:
+    """Pods of Ray's that are on their way out."""
+    found = release.get("pods", "--selector=ray.io/cluster")["items"]
+    return [pod["metadata"]["name"] for pod in found if "deletionTimestamp" in pod["metadata"]]
 
 
 def delete(release: Release, role: str) -> None:

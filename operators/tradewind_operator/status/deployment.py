@@ -207,6 +207,10 @@ def _serve_away(model: _Model) -> Said | None:
 def _not_deployed(model: _Model) -> Said | None:
     if model.app is not None and model.app.status != "NOT_STARTED":
         return None
+    if model.was_ready and model.routed is not None and model.ready_replicas:
+        # A head that comes back answers before it has read what it served.
+        text = f"{_serving(model)} Serve does not list it at the moment; a gateway says so."
+        return Said(TRUE, "Ready", text)
     return Said(FALSE, "NotDeployed", "Serve has not begun to deploy it.")
 
 

@@ -155,6 +155,17 @@ def test_a_lost_head_is_told_and_what_a_gateway_reaches_stays_ready() -> None:
     assert condition(silent[CLUSTER], "HeadReady") == ("Unknown", "Unreachable")
 
 
+def test_a_head_that_comes_back_and_lists_nothing_yet_makes_no_model_unready() -> None:
+    parts = written(platform(), healthy())
+    decision = decided(*parts)
+    empty = replace(live(decision), apps={}, revisions={})
+    found = statuses(seen(decision, empty, ray(), LATER))
+    assert condition(found[LLAMA]) == ("True", "Ready")
+    assert "a gateway says so" in text(found[LLAMA])
+    unreached = replace(empty, gateway=None)
+    assert condition(statuses(seen(decision, unreached, ray(), LATER))[LLAMA]) == ("False", "NotDeployed")
+
+
 def test_what_no_gateway_reaches_is_not_ready_though_serve_runs_it() -> None:
     decision = decided(*platform())
     without = replace(live(decision), gateway=None)
