@@ -19,6 +19,10 @@ from tradewind_operator.desired.world import ClusterWorld, Manifest
 
 RAY_CONTAINER: Final = "ray"
 """KubeRay takes the first container as Ray's, whatever its name."""
+_STARTS: Final = (f"{names.PREFIX}/bin/python", "-m", "tradewind.serve.node")
+"""Runs the command that KubeRay makes and writes what Ray and the engines print as JSON."""
+_OWN_COMMAND: Final = {"ray.io/overwrite-container-cmd": "true"}
+"""Has KubeRay leave its command in a variable instead of the container's own command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,7 @@ def pod_template(world: ClusterWorld, pod: Pod) -> Manifest:
             "annotations": {
                 **pod.settings.annotations,
                 **pod.annotations,
+                **_OWN_COMMAND,
                 names.CONFIG_FORMAT_ANNOTATION: names.CONFIG_FORMAT,
             },
         },
@@ -99,6 +104,7 @@ def _ray_container(pod: Pod) -> Manifest:
     return {
         "name": RAY_CONTAINER,
         "image": pod.image,
+        "command": list(_STARTS),
         "securityContext": container_security(),
         "resources": pod.resources,
         "env": pod.environment,

@@ -1,0 +1,174 @@
+"""Lines that Ray, vLLM and other programs print, each made one JSON object as our own log lines are.
+
+What an object says that is one of ours stays. Of other lines the level is read where the program writes
+one, and guessed for the rest: what looks like an exception is an error. Their time is that at which they were
+read. Progress bars keep their last state only, and what Ray says below a warning is left out unless it is
+asked for.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from tradewind.telemetry.redaction import redact
+
+_MAX_TEXT: Final = 4_096
+_MAX_LINE: Final = 65_536
+"""Of a line in bytes; what follows is dropped."""
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(dict[str, object]).decode
+
+_ANSI: Final = re.compile(r"\x1b\[[\d;]*[A-Za-z]")
+_VLLM: Final = re.compile(
+    r"^\((?P<process>\S+) pid=(?P<pid>\d+)\) (?P<level>[A-Z]+) [\d-]+ [\d:]+ "
+    r"\[(?P<place>[^\]]+)\] ?(?P<message>.*)$"
+)
+_SERVE: Final = re.compile(
+    r"^(?P<level>[A-Z]+) \d{4}-\d\d-\d\d [\d:,]+ (?P<component>\S+) (?P<component_id>\S+) "
+    r"(?:\S+ )?-- (?P<message>.*)$"
+)
+_RAY: Final = re.compile(
+    r"^\d{4}-\d\d-\d\d [\d:,]+\t(?P<level>[A-Z]+) (?:\((?P<component>\w+)\) )?"
+    r"(?P<place>\S+:\d+) -- ?(?P<message>.*)$"
+)
+_RAY_NATIVE: Final = re.compile(
+    r"^\[\d{4}-\d\d-\d\d [\d:,]+ (?P<level>[DIWECF]) \d+ \d+\] (?:\((?P<component>\S+)\) )?"
+    r"(?P<place>\S+:\d+): ?(?P<message>.*)$"
+)
+_HAPROXY: Final = re.compile(
+    r"^\[(?P<level>NOTICE|WARNING|ALERT|EMERG)\]\s+\(?(?P<pid>\d+)\)? ?: ?(?P<message>.*)$"
+)
+_FAULT: Final = re.compile(
+    r"^(?:Traceback \(|\s+File \"|(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit)\b|Fatal Python error|"
+    r"terminate called|Segmentation fault|Bus error|\*\*\* SIG)"
+)
+_MARK: Final = re.compile(r"^:(?:job_id|actor_name|task_name):")
+"""What Ray's workers print for Ray's own reader of log files."""
+_LEVELS: Final = {
+    "D": "debug", "I": "info", "W": "warning", "E": "error", "C": "critical", "F": "critical",
+    "NOTICE": "info", "WARN": "warning", "ALERT": "error", "EMERG": "critical", "SUCC": "info",
+    "FATAL": "critical",
+}  # fmt: skip
+_QUIET: Final = frozenset({"debug", "info"})
+
+_FORMATS: Final = (
+    ("vllm", _VLLM),
+    ("ray.serve", _SERVE),
+    ("ray", _RAY),
+    ("ray", _RAY_NATIVE),
+    ("haproxy", _HAPROXY),
+)
+
+
+class LineFormat:
+    """Makes JSON of lines.
+
+    Args:
+        fields: what is known of whoever prints: pod, model, replica. A line's own values come first.
+        ray_info: keep what Ray says below a warning.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, fields: Mapping[str, str], *, ray_info: bool = False, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._fields = {name: value for name, value in fields.items() if value}
+        self._ray_info = ray_info
+        self._clock = clock
+
+    def format(self, line: bytes, stream: str) -> bytes | None:
+        """One JSON object and a line's end, or None for a line that says nothing. Never raises.
+
+        Args:
+            line: without its end.
+            stream: `stdout` or `stderr`.
+        """
+        record = _object(line) if line.startswith(b"{") else None
+        if record is None:
+            record = _text(line, stream)
+        if record is None or (record["logger"] == "ray" and record["level"] in _QUIET and not self._ray_info):
+            return None
+        if "ts" not in record:
+            record = {"ts": self._now(), **record}
+        for name, value in self._fields.items():
+            record.setdefault(name, value)
+        return _encode(record) + b"\n"
+
+    def _now(self) -> str:
+        now = self._clock()
+        return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03d}Z"
+
+
+def _object(line: bytes) -> dict[str, object] | None:
+    """The record of a line that we or Ray's native code wrote as JSON; None for any other."""
+    try:
+        found = _decode(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found.get("message"), str):
+        return None
+    if "levelname" in found:
+        return _native(found)
+    return found if isinstance(found.get("level"), str) and "logger" in found else None
+
+
+def _native(found: Mapping[str, object]) -> dict[str, object]:
+    """Of Ray's native code, with RAY_BACKEND_LOG_JSON."""
+    name = str(found["levelname"])
+    ids = {key: value for key, value in found.items() if key.endswith("_id") or key == "component"}
+    return {
+        "level": _LEVELS.get(name, name.lower()),
+        "logger": "ray",
+        "message": redact(str(found["message"]))[:_MAX_TEXT],
+        "place": f"{found.get('filename')}:{found.get('lineno')}",
+        **ids,
+    }
+
+
+def _text(line: bytes, stream: str) -> dict[str, object] | None:
+    text = _ANSI.sub("", line.decode(errors="replace")).rstrip()
+    text = text.rpartition("\r")[2]  # a progress bar writes over itself
+    if not text or _MARK.match(text):
+        return None
+    for logger, pattern in _FORMATS:
+        if (match := pattern.match(text)) is None:
+            continue
+        parts = {name: value for name, value in match.groupdict().items() if value is not None}
+        level, message = parts.pop("level"), parts.pop("message")
+        if not message:
+            return None
+        level = _LEVELS.get(level, level.lower())
+        return {"level": level, "logger": logger, "message": redact(message)[:_MAX_TEXT], **parts}
+    level = "error" if _FAULT.match(text) else "info"
+    return {"level": level, "logger": stream, "message": redact(text)[:_MAX_TEXT]}
+
+
+class LineBuffer:
+    """Cuts what comes in blocks into lines, and holds the last one until its end has come."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._over = False
+
+    def feed(self, block: bytes) -> list[bytes]:
+        """Lines that have come to their end, without it."""
+        *whole, rest = (self._held + block).split(b"\n")
+        if whole and self._over:
+            # The part that was too long is already out.
+            whole, self._over = whole[1:], False
+        if self._over:
+            rest = b""
+        elif len(rest) > _MAX_LINE:
+            whole, rest, self._over = [*whole, rest], b"", True
+        self._held = rest
+        return [line[:_MAX_LINE] for line in whole]
+
+    def rest(self) -> bytes:
+        """The last line when no more comes; empty where there is none."""
+        held, self._held = self._held, b""
+        return held
