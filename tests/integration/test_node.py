@@ -104,8 +104,9 @@ def start(home: Path, output: Path) -> Node:
     for name, value in secrets.items():
         (home / name).write_text(value)
     command = (
-        f"ray start --head --block --port={free_port()} --node-ip-address=127.0.0.1 --num-cpus=4 --num-gpus=0 "
-        f"--dashboard-host=127.0.0.1 --dashboard-port={dashboard} --dashboard-agent-listen-port={free_port()} "
+        f"ray start --head --block --no-monitor --port={free_port()} --node-ip-address=127.0.0.1 "
+        f"--num-cpus=4 --num-gpus=0 --dashboard-host=127.0.0.1 --dashboard-port={dashboard} "
+        f"--dashboard-agent-listen-port={free_port()} "
         f"--metrics-export-port={metrics} --ray-client-server-port={free_port()} "
         f"--object-store-memory=134217728 --temp-dir={home}/ray"
     )
@@ -117,6 +118,8 @@ def start(home: Path, output: Path) -> Node:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in ("platform", ".")),
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # A busy machine starts the proxy slowly, and Serve would give it up.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "HOSTNAME": POD,
         HOME: str(home),
         CACHE: str(cache_dir()),

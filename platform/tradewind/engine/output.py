@@ -100,10 +100,9 @@ class OutputTee:
                     os.close(copied.target)
 
     def _pass_on(self, copied: _Copied, lines: list[bytes]) -> None:
-        for line in lines:
-            if (made := self._lines.format(line, copied.stream)) is not None:
-                with contextlib.suppress(OSError):
-                    os.write(copied.target, made)
+        for line in self._lines.format(lines, copied.stream):
+            with contextlib.suppress(OSError):
+                os.write(copied.target, line)
 
     def _keep(self, block: bytes) -> None:
         with self._lock:

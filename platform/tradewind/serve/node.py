@@ -126,9 +126,8 @@ class _Reader:
                 for key, _ in self._selector.select():
                     name, buffer = key.data
                     block = os.read(key.fd, 65_536)
-                    for line in buffer.feed(block) if block else [buffer.rest()]:
-                        if (made := self._lines.format(line, name)) is not None:
-                            self._output.put(made)
+                    for line in self._lines.format(buffer.feed(block) if block else [buffer.rest()], name):
+                        self._output.put(line)
                     if not block:
                         self._selector.unregister(key.fd)
 
@@ -151,7 +150,7 @@ def run(command: str, given: Mapping[str, str], write: Callable[[bytes], object]
 
     def own(level: str, message: str) -> bytes:
         record = {"level": level, "logger": "tradewind.node", "message": message, "service": "node"}
-        return lines.format(json.dumps(record).encode(), "stdout") or b""
+        return b"".join(lines.format([json.dumps(record).encode()], "stdout"))
 
     output = Output(
         write, lambda count: own("warning", f"{count} lines were dropped: the output is not read in time")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
@@ -20,6 +20,7 @@ from tradewind.telemetry.redaction import redact
 _MAX_TEXT: Final = 4_096
 _MAX_LINE: Final = 65_536
 """Of a line in bytes; what follows is dropped."""
+Record = dict[str, object]
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, object]).decode
 
@@ -47,6 +48,7 @@ _FAULT: Final = re.compile(
     r"^(?:Traceback \(|\s+File \"|(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit)\b|Fatal Python error|"
     r"terminate called|Segmentation fault|Bus error|\*\*\* SIG)"
 )
+_TRACEBACK: Final = re.compile(r"^(?:Traceback \(most recent|During handling of|The above exception)")
 _MARK: Final = re.compile(r"^:(?:job_id|actor_name|task_name):")
 """What Ray's workers print for Ray's own reader of log files."""
 _LEVELS: Final = {
@@ -81,18 +83,20 @@ class LineFormat:
         self._ray_info = ray_info
         self._clock = clock
 
-    def format(self, line: bytes, stream: str) -> bytes | None:
-        """One JSON object and a line's end, or None for a line that says nothing. Never raises.
+    def format(self, lines: Iterable[bytes], stream: str) -> list[bytes]:
+        """One JSON object with a line's end for each line, or for several that are one record; never raises.
 
         Args:
-            line: without its end.
+            lines: without their ends, as they came together. A program writes a record at once, so what
+                follows a line and looks like its rest, a traceback above all, is a part of it.
             stream: `stdout` or `stderr`.
         """
-        record = _object(line) if line.startswith(b"{") else None
-        if record is None:
-            record = _text(line, stream)
-        if record is None or (record["logger"] == "ray" and record["level"] in _QUIET and not self._ray_info):
-            return None
+        return [self._written(record) for record in _joined(lines, stream) if self._wanted(record)]
+
+    def _wanted(self, record: Mapping[str, object]) -> bool:
+        return self._ray_info or record["logger"] != "ray" or record["level"] not in _QUIET
+
+    def _written(self, record: Record) -> bytes:
         if "ts" not in record:
             record = {"ts": self._now(), **record}
         for name, value in self._fields.items():
@@ -104,7 +108,37 @@ class LineFormat:
         return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03d}Z"
 
 
-def _object(line: bytes) -> dict[str, object] | None:
+def _joined(lines: Iterable[bytes], stream: str) -> list[Record]:
+    records: list[Record] = []
+    open_, in_traceback = False, False
+    for line in lines:
+        if line.startswith(b"{") and (found := _object(line)) is not None:
+            records.append(found)
+            open_ = in_traceback = False
+            continue
+        text = _ANSI.sub("", line.decode(errors="replace")).rstrip().rpartition("\r")[2]
+        if not text or _MARK.match(text):
+            continue
+        record = _recognised(text)
+        if record is not None:
+            records.append(record)
+            open_, in_traceback = True, False
+            continue
+        begins = _TRACEBACK.match(text) is not None
+        indented = text[0] in " \t"
+        known = bool(records) and records[-1]["logger"] != stream
+        if open_ and (indented or in_traceback or (begins and known)):
+            message = f"{records[-1]['message']}\n{redact(text)}"
+            records[-1]["message"] = message[:_MAX_TEXT]
+            in_traceback = begins or (in_traceback and indented)
+            continue
+        records.append(_plain(text, stream))
+        open_, in_traceback = True, begins
+    # An empty head may have got a rest by now.
+    return [record for record in records if record["message"]]
+
+
+def _object(line: bytes) -> Record | None:
     """The record of a line that we or Ray's native code wrote as JSON; None for any other."""
     try:
         found = _decode(line)
@@ -117,7 +151,7 @@ def _object(line: bytes) -> dict[str, object] | None:
     return found if isinstance(found.get("level"), str) and "logger" in found else None
 
 
-def _native(found: Mapping[str, object]) -> dict[str, object]:
+def _native(found: Mapping[str, object]) -> Record:
     """Of Ray's native code, with RAY_BACKEND_LOG_JSON."""
     name = str(found["levelname"])
     ids = {key: value for key, value in found.items() if key.endswith("_id") or key == "component"}
@@ -130,20 +164,18 @@ def _native(found: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def _text(line: bytes, stream: str) -> dict[str, object] | None:
-    text = _ANSI.sub("", line.decode(errors="replace")).rstrip()
-    text = text.rpartition("\r")[2]  # a progress bar writes over itself
-    if not text or _MARK.match(text):
-        return None
+def _recognised(text: str) -> Record | None:
+    """A line of a program whose form is known."""
     for logger, pattern in _FORMATS:
-        if (match := pattern.match(text)) is None:
-            continue
-        parts = {name: value for name, value in match.groupdict().items() if value is not None}
-        level, message = parts.pop("level"), parts.pop("message")
-        if not message:
-            return None
-        level = _LEVELS.get(level, level.lower())
-        return {"level": level, "logger": logger, "message": redact(message)[:_MAX_TEXT], **parts}
+        if (match := pattern.match(text)) is not None:
+            parts = {name: value for name, value in match.groupdict().items() if value is not None}
+            level, message = parts.pop("level"), parts.pop("message")
+            level = _LEVELS.get(level, level.lower())
+            return {"level": level, "logger": logger, "message": redact(message)[:_MAX_TEXT], **parts}
+    return None
+
+
+def _plain(text: str, stream: str) -> Record:
     level = "error" if _FAULT.match(text) else "info"
     return {"level": level, "logger": stream, "message": redact(text)[:_MAX_TEXT]}
 

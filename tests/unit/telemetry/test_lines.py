@@ -17,13 +17,19 @@ FIELDS = {"pod": "default-pool-cpu-1", "model": "llama", "replica": ""}
 
 
 def made(line: str, stream: str = "stderr", **options: Any) -> dict[str, Any] | None:
-    found = LineFormat(FIELDS, clock=lambda: NOW, **options).format(line.encode(), stream)
-    if found is None:
-        return None
-    assert found.endswith(b"\n")
-    assert found.count(b"\n") == 1
-    record: dict[str, Any] = json.loads(found)
-    return record
+    found = together(line, stream=stream, **options)
+    assert len(found) < 2
+    return found[0] if found else None
+
+
+def together(*lines: str, stream: str = "stderr", **options: Any) -> list[dict[str, Any]]:
+    """Records of lines that came in one block."""
+    encoded = [line.encode() for line in lines]
+    found = LineFormat(FIELDS, clock=lambda: NOW, **options).format(encoded, stream)
+    for line in found:
+        assert line.endswith(b"\n")
+        assert line.count(b"\n") == 1
+    return [json.loads(line) for line in found]
 
 
 @pytest.mark.parametrize(
@@ -154,6 +160,41 @@ def test_what_ray_says_below_a_warning_is_left_out_unless_asked_for(line: str) -
     assert kept["level"] == "info"
 
 
+TRACEBACK = (
+    "Traceback (most recent call last):",
+    '  File "a.py", line 1, in run',
+    "    raise ValueError(1)",
+    "ValueError: 1",
+)
+
+
+def test_a_traceback_belongs_to_the_record_before_it() -> None:
+    failed = "ERROR 2026-11-27 09:14:53,212 controller 17 -- Deploying failed."
+    record, after = together(failed, *TRACEBACK, "next")
+    assert record["message"] == "\n".join(["Deploying failed.", *TRACEBACK])
+    assert (record["level"], record["logger"]) == ("error", "ray.serve")
+    assert after["message"] == "next"
+
+
+def test_a_traceback_alone_is_one_error_and_no_part_of_other_peoples_words() -> None:
+    words, record, after = together("words", *TRACEBACK, "next")
+    assert (words["message"], after["message"]) == ("words", "next")
+    assert (record["message"], record["level"]) == ("\n".join(TRACEBACK), "error")
+
+
+def test_an_exception_in_the_handling_of_another_is_one_record_with_it() -> None:
+    during = "During handling of the above exception, another exception occurred:"
+    failed = "2026-11-27 09:16:34,906\tERROR node.py:751 -- Failed"
+    (record,) = together(failed, *TRACEBACK, "", during, "", *TRACEBACK)
+    assert record["message"].count("Traceback") == 2
+
+
+def test_the_rest_of_a_record_that_is_left_out_is_left_out_too() -> None:
+    status = "2026-11-27 09:14:17,706\tINFO (dashboard) head.py:262 -- Modules:"
+    (kept,) = together(status, "  one", "  two", "plain words")
+    assert kept["message"] == "plain words"
+
+
 @pytest.mark.parametrize("line", ["", "  ", ":job_id:01000000", ":actor_name:ServeReplica:llama:engine"])
 def test_lines_that_say_nothing(line: str) -> None:
     assert made(line) is None
@@ -180,8 +221,7 @@ def test_what_looks_like_a_secret_is_cut_out(line: str) -> None:
 @example(b'{"message":"m","level":"info","logger":["a"]}')
 @example(b'{"message":"m","levelname":{}}')
 def test_any_bytes_make_one_object_or_nothing(line: bytes) -> None:
-    found = LineFormat(FIELDS).format(line.replace(b"\n", b""), "stdout")
-    if found is not None:
+    for found in LineFormat(FIELDS).format(line.split(b"\n"), "stdout"):
         record = json.loads(found)
         assert {"ts", "level", "logger", "message", "pod"} <= set(record)
         assert found.count(b"\n") == 1
