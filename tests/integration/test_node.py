@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -40,6 +41,7 @@ apiVersion: tradewind.dev/v1alpha1
 kind: ServingCluster
 metadata: {{name: default}}
 spec:
+  telemetry: {{engineMetrics: true}}
   gateway: {{metricsPort: {metrics}, endpoint: {{host: 127.0.0.1, port: {port}}}}}
 ---
 apiVersion: tradewind.dev/v1alpha1
@@ -118,6 +120,7 @@ def start(home: Path, output: Path) -> Node:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in ("platform", ".")),
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        "RAY_raylet_start_wait_time_s": "300",
         # A busy machine starts the proxy slowly, and Serve would give it up.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         "HOSTNAME": POD,
@@ -140,21 +143,26 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     # A socket's path has at most 107 bytes, and Ray's are long.
     with tempfile.TemporaryDirectory(prefix="tw-node-") as home:
         node = start(Path(home), tmp_path_factory.mktemp("node") / "output")
-        children: list[psutil.Process] = []
         try:
-            wait_for(lambda: _answers(node), "Ray's API", 90)
+            wait_for(lambda: _answers(node), "Ray's API", READY_S)
             node.serve(RESOURCES)
             wait_for(lambda: _ready(node), "gateway and engine", READY_S)
             wait_for(lambda: node.ask().status_code == 200, "an answer", 60)
             yield node
         finally:
-            children = psutil.Process(node.process.pid).children(recursive=True)
-            node.process.send_signal(signal.SIGTERM)
-            node.process.wait(60)
             node.control.close()
-            _, left = psutil.wait_procs(children, timeout=20)
-            for child in left:
-                child.kill()
+            _end(node.process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+    _, left = psutil.wait_procs(children, timeout=20)
+    for child in left:
+        child.kill()
 
 
 def _answers(node: Node) -> bool:
@@ -199,6 +207,21 @@ def test_no_request_and_no_secret_is_in_the_output(node: Node) -> None:
     text = node.output.read_text()
     for hidden in (PROMPT, "canary-3f1c", RAY_TOKEN, TOKEN, HASH_KEY):
         assert hidden not in text
+
+
+def test_vllms_metrics_are_at_rays_port_under_the_names_that_the_documents_give(node: Node) -> None:
+    guide = (ROOT / "docs" / "how-to" / "collect-traces-and-metrics.md").read_text()
+    named = set(re.findall(r"`(ray_vllm_[a-z_]+)`", guide))
+    assert len(named) >= 5
+    assert node.ask().status_code == 200
+
+    def missing() -> set[str]:
+        page = httpx.get(f"http://127.0.0.1:{node.ray_metrics}/metrics", timeout=10).text
+        series = [line for line in page.splitlines() if 'model_name="tiny"' in line]
+        return named - {line.partition("{")[0] for line in series}
+
+    # Ray's processes report every few seconds.
+    wait_for(lambda: not missing(), "all series", 60)
 
 
 def test_why_an_engine_does_not_start_is_an_error_with_its_models_name(node: Node) -> None:

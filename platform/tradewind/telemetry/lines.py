@@ -53,7 +53,7 @@ _MARK: Final = re.compile(r"^:(?:job_id|actor_name|task_name):")
 """What Ray's workers print for Ray's own reader of log files."""
 _LEVELS: Final = {
     "D": "debug", "I": "info", "W": "warning", "E": "error", "C": "critical", "F": "critical",
-    "NOTICE": "info", "WARN": "warning", "ALERT": "error", "EMERG": "critical", "SUCC": "info",
+    "NOTICE": "info", "WARN": "warning", "ALERT": "error", "EMERG": "critical", "SUCC": "info", "ERR": "error",
     "FATAL": "critical",
 }  # fmt: skip
 _QUIET: Final = frozenset({"debug", "info"})

@@ -80,6 +80,16 @@ def together(*lines: str, stream: str = "stderr", **options: Any) -> list[dict[s
             id="ray's python",
         ),
         pytest.param(
+            "2026-11-27 09:36:12,691\tERR scripts.py:1307 -- \x1b[31mSome processes exited\x1b[39m",
+            {
+                "level": "error",
+                "logger": "ray",
+                "message": "Some processes exited",
+                "place": "scripts.py:1307",
+            },
+            id="ray start",
+        ),
+        pytest.param(
             '{"asctime":"2026-11-27 09:16:34,940","levelname":"W","message":"Failed\\nto export.",'
             '"component":"raylet","filename":"recorder.cc","lineno":67,"node_id":"d00"}',
             {
