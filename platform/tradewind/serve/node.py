@@ -161,22 +161,25 @@ def run(command: str, given: Mapping[str, str], write: Callable[[bytes], object]
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+    told: list[int] = []
+
+    def hand_on(number: int, _: object) -> None:
+        told.append(number)
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda sent, _: _hand_on(process.pid, sent))
+        signal.signal(number, hand_on)
     assert process.stdout is not None
     assert process.stderr is not None
     reader = _Reader({"stdout": process.stdout, "stderr": process.stderr}, lines, output)
     output.put(own("info", "Ray starts on this node"))
     process.returncode = status = _wait(process.pid)
     reader.join(_DRAIN_S)
-    output.put(own("info" if status in (0, 143) else "error", f"Ray has ended with status {status}"))
+    # Told to end, Ray does so with status 1.
+    output.put(own("info" if told or not status else "error", f"Ray has ended with status {status}"))
     output.close(_DRAIN_S)
     return status
-
-
-def _hand_on(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
 
 
 def _wait(pid: int) -> int:

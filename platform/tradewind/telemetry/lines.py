@@ -41,9 +41,6 @@ _RAY_NATIVE: Final = re.compile(
     r"^\[\d{4}-\d\d-\d\d [\d:,]+ (?P<level>[DIWECF]) \d+ \d+\] (?:\((?P<component>\S+)\) )?"
     r"(?P<place>\S+:\d+): ?(?P<message>.*)$"
 )
-_HAPROXY: Final = re.compile(
-    r"^\[(?P<level>NOTICE|WARNING|ALERT|EMERG)\]\s+\(?(?P<pid>\d+)\)? ?: ?(?P<message>.*)$"
-)
 _FAULT: Final = re.compile(
     r"^(?:Traceback \(|\s+File \"|(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Exit)\b|Fatal Python error|"
     r"terminate called|Segmentation fault|Bus error|\*\*\* SIG)"
@@ -53,8 +50,7 @@ _MARK: Final = re.compile(r"^:(?:job_id|actor_name|task_name):")
 """What Ray's workers print for Ray's own reader of log files."""
 _LEVELS: Final = {
     "D": "debug", "I": "info", "W": "warning", "E": "error", "C": "critical", "F": "critical",
-    "NOTICE": "info", "WARN": "warning", "ALERT": "error", "EMERG": "critical", "SUCC": "info", "ERR": "error",
-    "FATAL": "critical",
+    "WARN": "warning", "FATAL": "critical", "SUCC": "info", "ERR": "error",
 }  # fmt: skip
 _QUIET: Final = frozenset({"debug", "info"})
 
@@ -63,7 +59,6 @@ _FORMATS: Final = (
     ("ray.serve", _SERVE),
     ("ray", _RAY),
     ("ray", _RAY_NATIVE),
-    ("haproxy", _HAPROXY),
 )
 
 
@@ -91,7 +86,10 @@ class LineFormat:
                 follows a line and looks like its rest, a traceback above all, is a part of it.
             stream: `stdout` or `stderr`.
         """
-        return [self._written(record) for record in _joined(lines, stream) if self._wanted(record)]
+        records = _Records(stream)
+        for line in lines:
+            records.take(line)
+        return [self._written(record) for record in records.whole() if self._wanted(record)]
 
     def _wanted(self, record: Mapping[str, object]) -> bool:
         return self._ray_info or record["logger"] != "ray" or record["level"] not in _QUIET
@@ -108,34 +106,47 @@ class LineFormat:
         return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03d}Z"
 
 
-def _joined(lines: Iterable[bytes], stream: str) -> list[Record]:
-    records: list[Record] = []
-    open_, in_traceback = False, False
-    for line in lines:
-        if line.startswith(b"{") and (found := _object(line)) is not None:
-            records.append(found)
-            open_ = in_traceback = False
-            continue
+class _Records:
+    """Records of lines that came together: what looks like the rest of the last one is joined to it."""
+
+    def __init__(self, stream: str) -> None:
+        self._stream = stream
+        self._found: list[Record] = []
+        self._open = False
+        """Whether the last one may have a rest."""
+        self._in_traceback = False
+
+    def whole(self) -> list[Record]:
+        return [record for record in self._found if record["message"]]
+
+    def take(self, line: bytes) -> None:
+        if line.startswith(b"{") and (record := _object(line)) is not None:
+            self._found.append(record)
+            self._open = self._in_traceback = False
+            return
         text = _ANSI.sub("", line.decode(errors="replace")).rstrip().rpartition("\r")[2]
         if not text or _MARK.match(text):
-            continue
+            return
         record = _recognised(text)
-        if record is not None:
-            records.append(record)
-            open_, in_traceback = True, False
-            continue
-        begins = _TRACEBACK.match(text) is not None
-        indented = text[0] in " \t"
-        known = bool(records) and records[-1]["logger"] != stream
-        if open_ and (indented or in_traceback or (begins and known)):
-            message = f"{records[-1]['message']}\n{redact(text)}"
-            records[-1]["message"] = message[:_MAX_TEXT]
-            in_traceback = begins or (in_traceback and indented)
-            continue
-        records.append(_plain(text, stream))
-        open_, in_traceback = True, begins
-    # An empty head may have got a rest by now.
-    return [record for record in records if record["message"]]
+        said = text if record is None else str(record["message"])
+        indented, begins = said[:1] in (" ", "\t", ""), _TRACEBACK.match(said) is not None
+        rest = self._in_traceback or indented or begins
+        if self._open and rest and self._goes_on(record, begins=begins):
+            last = self._found[-1]
+            last["message"] = f"{last['message']}\n{redact(said)}"[:_MAX_TEXT]
+            self._in_traceback = begins or (self._in_traceback and indented)
+            return
+        self._found.append(record or _plain(text, self._stream))
+        self._open, self._in_traceback = True, begins
+
+    def _goes_on(self, record: Record | None, *, begins: bool) -> bool:
+        """Whether a line with this record of its own, or none, can belong to the last record."""
+        last = self._found[-1]
+        if record is not None:  # vLLM writes its head before each line of a record
+            return record["logger"] == "vllm" and all(
+                record.get(name) == last.get(name) for name in ("logger", "process", "pid", "place", "level")
+            )
+        return self._in_traceback or not begins or last["logger"] != self._stream
 
 
 def _object(line: bytes) -> Record | None:

@@ -58,15 +58,18 @@ def test_both_streams_become_json_and_the_status_is_kept() -> None:
 
 
 def test_the_signal_to_end_reaches_ray_and_its_last_words_are_written() -> None:
-    process = start("trap 'echo last; exit 0' TERM; echo ready; while :; do sleep 0.05; done")
+    process = start("trap 'echo last; exit 1' TERM; echo ready; while :; do sleep 0.05; done")
     assert process.stdout is not None
     for line in process.stdout:
         if json.loads(line)["message"] == "ready":
             break
     process.send_signal(signal.SIGTERM)
     rest = records(process.communicate(timeout=20)[0])
-    assert process.returncode == 0
-    assert [record["message"] for record in rest] == ["last", "Ray has ended with status 0"]
+    assert process.returncode == 1
+    assert [(record["level"], record["message"]) for record in rest] == [
+        ("info", "last"),
+        ("info", "Ray has ended with status 1"),
+    ]
 
 
 def test_a_child_that_outlives_ray_does_not_keep_the_container() -> None:

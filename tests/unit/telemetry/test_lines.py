@@ -1,4 +1,4 @@
-"""What Ray 2.60, Serve, vLLM 0.32 and HAProxy really printed, and the objects that are made of it."""
+"""What Ray 2.60, Serve and vLLM 0.32 really printed, and the objects that are made of it."""
 
 from __future__ import annotations
 
@@ -114,11 +114,6 @@ def together(*lines: str, stream: str = "stderr", **options: Any) -> list[dict[s
             id="ray's native code before it has read its settings",
         ),
         pytest.param(
-            "[ALERT]    (17) : config : cannot bind",
-            {"level": "error", "logger": "haproxy", "message": "config : cannot bind", "pid": "17"},
-            id="haproxy",
-        ),
-        pytest.param(
             "\x1b[36mplain\x1b[39m words",
             {"level": "info", "logger": "stderr", "message": "plain words"},
             id="anything",
@@ -197,6 +192,19 @@ def test_an_exception_in_the_handling_of_another_is_one_record_with_it() -> None
     failed = "2026-11-27 09:16:34,906\tERROR node.py:751 -- Failed"
     (record,) = together(failed, *TRACEBACK, "", during, "", *TRACEBACK)
     assert record["message"].count("Traceback") == 2
+
+
+def test_vllm_repeats_its_head_before_each_line_of_a_traceback() -> None:
+    head = "(EngineCore pid=19591) ERROR 11-22 01:25:23 [core.py:1510] "
+    record, after = together(head + "Failed.", *(head + line for line in TRACEBACK), head + "Again.")
+    assert record["message"] == "\n".join(["Failed.", *TRACEBACK])
+    assert (record["logger"], record["process"], after["message"]) == ("vllm", "EngineCore", "Again.")
+
+
+def test_lines_of_two_processes_are_not_mixed() -> None:
+    failed = "(EngineCore pid=19591) ERROR 11-22 01:25:23 [core.py:1510] Failed."
+    other = "(Worker pid=7) ERROR 11-22 01:25:23 [core.py:1510]   File a"
+    assert [record["message"] for record in together(failed, other)] == ["Failed.", "  File a"]
 
 
 def test_the_rest_of_a_record_that_is_left_out_is_left_out_too() -> None:
