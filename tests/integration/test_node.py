@@ -161,12 +161,13 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is not None:
         return
-    children = psutil.Process(process.pid).children(recursive=True)
+    node = psutil.Process(process.pid)
+    children = node.children(recursive=True)
     process.send_signal(signal.SIGTERM)
-    process.wait(60)
-    _, left = psutil.wait_procs(children, timeout=20)
-    for child in left:
-        child.kill()
+    _, left = psutil.wait_procs([node, *children], timeout=60)
+    for one in left:
+        one.kill()
+    process.wait()
 
 
 def _answers(node: Node) -> bool:
