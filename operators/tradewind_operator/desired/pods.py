@@ -21,8 +21,12 @@ RAY_CONTAINER: Final = "ray"
 """KubeRay takes the first container as Ray's, whatever its name."""
 _STARTS: Final = (f"{names.PREFIX}/bin/python", "-m", "tradewind.serve.node")
 """Runs the command that KubeRay makes and writes what Ray and the engines print as JSON."""
-_OWN_COMMAND: Final = {"ray.io/overwrite-container-cmd": "true"}
-"""Has KubeRay leave its command in a variable instead of the container's own command."""
+_OWN_COMMAND: Final = {
+    # KubeRay leaves its command in a variable, and the container's own as it is.
+    "ray.io/overwrite-container-cmd": "true",
+    # `kubectl logs` of the head, and of pods with a mesh's container, means this one.
+    "kubectl.kubernetes.io/default-container": RAY_CONTAINER,
+}
 
 
 @dataclass(frozen=True, slots=True)
