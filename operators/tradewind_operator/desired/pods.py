@@ -19,6 +19,14 @@ from tradewind_operator.desired.world import ClusterWorld, Manifest
 
 RAY_CONTAINER: Final = "ray"
 """KubeRay takes the first container as Ray's, whatever its name."""
+_STARTS: Final = (f"{names.PREFIX}/bin/python", "-m", "tradewind.serve.node")
+"""Runs the command that KubeRay makes and writes what Ray and the engines print as JSON."""
+_OWN_COMMAND: Final = {
+    # KubeRay leaves its command in a variable, and the container's own as it is.
+    "ray.io/overwrite-container-cmd": "true",
+    # `kubectl logs` of the head, and of pods with a mesh's container, means this one.
+    "kubectl.kubernetes.io/default-container": RAY_CONTAINER,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,7 @@ def pod_template(world: ClusterWorld, pod: Pod) -> Manifest:
             "annotations": {
                 **pod.settings.annotations,
                 **pod.annotations,
+                **_OWN_COMMAND,
                 names.CONFIG_FORMAT_ANNOTATION: names.CONFIG_FORMAT,
             },
         },
@@ -99,6 +108,7 @@ def _ray_container(pod: Pod) -> Manifest:
     return {
         "name": RAY_CONTAINER,
         "image": pod.image,
+        "command": list(_STARTS),
         "securityContext": container_security(),
         "resources": pod.resources,
         "env": pod.environment,

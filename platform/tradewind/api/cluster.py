@@ -153,6 +153,10 @@ class TelemetrySpec(ApiModel):
     sampling_ratio: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of traces that are kept when the caller does not say. Absent: all. Takes effect when the
     platform starts."""
+    engine_metrics: bool = False
+    """Whether vLLM's own metrics are among Ray's, which each node has on one port (8080 in Kubernetes), named
+    `ray_vllm_…`, instead of on each replica's guarded port. Costs CPU with every token. A change starts each
+    engine anew."""
 
     def faults(self) -> Iterable[Fault]:
         yield from url_faults(self.otlp_endpoint, "otlpEndpoint")

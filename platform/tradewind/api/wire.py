@@ -225,6 +225,8 @@ class EngineSettings(WireModel):
     stall_timeout_s: float = 60.0
     """Unhealthy when requests run and no token has come for this long."""
     drain_timeout_s: float = 300.0
+    ray_metrics: bool = False
+    """vLLM's metrics go to Ray's, and not to the engine's own `/metrics`."""
 
 
 def written(model: WireModel) -> dict[str, Any]:

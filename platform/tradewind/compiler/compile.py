@@ -85,7 +85,9 @@ def compile_resources(
         wrong += check_key_hashes(world, hashes)
     engines: dict[str, EngineSettings] = {}
     for located, deployment in world.model_deployments():
-        engines[located.name], bad = engine_settings(located, deployment, secrets)
+        engines[located.name], bad = engine_settings(
+            located, deployment, secrets, ray_metrics=world.cluster_spec.telemetry.engine_metrics
+        )
         wrong += bad
     if wrong:
         raise CompileError(wrong)

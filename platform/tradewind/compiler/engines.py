@@ -16,12 +16,13 @@ from tradewind.compiler.secret_names import SecretNames
 
 
 def engine_settings(
-    located: Located, deployment: ModelDeployment, secrets: SecretNames | None
+    located: Located, deployment: ModelDeployment, secrets: SecretNames | None, *, ray_metrics: bool
 ) -> tuple[EngineSettings, list[Diagnostic]]:
     """Settings of one engine, and what is wrong with its arguments.
 
     Args:
         secrets: collects the Kubernetes Secrets that are read; None on one machine, which has none.
+        ray_metrics: vLLM's metrics go to Ray's.
     """
     spec = deployment.spec
     checked, faults = check_arguments(spec.engine.args)
@@ -37,6 +38,7 @@ def engine_settings(
         adapters=_adapters(spec, secrets),
         env={variable.name: variable.value for variable in sorted(spec.engine.env, key=lambda v: v.name)},
         drain_timeout_s=float(spec.drain.timeout),
+        ray_metrics=ray_metrics,
     )
     return settings, wrong
 

@@ -1,4 +1,4 @@
-"""What the engine's processes print: kept in a bounded ring, and searched for the cause of a failure.
+"""What the engine's processes print: made JSON, kept in a bounded ring, searched for the cause of a failure.
 
 vLLM raises "See root cause above" in the process that holds the engine and prints the cause in
 another. The file descriptors 1 and 2 are the only place where both meet.
@@ -14,21 +14,35 @@ import selectors
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
+
+from tradewind.telemetry.lines import LineBuffer, LineFormat
 
 _RING_BYTES = 256 * 1024
 _PIPE_BYTES = 1024 * 1024
 _F_SETPIPE_SZ = 1031
 
 
+@dataclass(frozen=True, slots=True)
+class _Copied:
+    """One of the two streams."""
+
+    stream: str
+    target: int
+    """Descriptor of where it went."""
+    buffer: LineBuffer
+
+
 class OutputTee:
     """Copies what this process and its children write to file descriptors 1 and 2 into a ring.
 
-    It also still goes where it went. Children keep the pipes for as long as they live, so the copying
-    thread does too: `stop` restores this process's descriptors and lets the thread end with the last
-    child.
+    It also still goes where it went, line by line as `lines` makes it. Children keep the pipes for as long
+    as they live, so the copying thread does too: `stop` restores this process's descriptors and lets the
+    thread end with the last child.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lines: LineFormat) -> None:
+        self._lines = lines
         self._ring: deque[bytes] = deque()
         self._held = 0
         self._lock = threading.Lock()
@@ -46,7 +60,8 @@ class OutputTee:
                 fcntl.fcntl(sink, _F_SETPIPE_SZ, _PIPE_BYTES)
             os.dup2(sink, fd)
             os.close(sink)
-            selector.register(source, selectors.EVENT_READ, os.dup(self._saved[fd]))
+            copied = _Copied("stdout" if fd == 1 else "stderr", os.dup(self._saved[fd]), LineBuffer())
+            selector.register(source, selectors.EVENT_READ, copied)
         threading.Thread(target=self._copy, args=(selector,), name="engine-output", daemon=True).start()
 
     def stop(self) -> None:
@@ -73,15 +88,21 @@ class OutputTee:
         with selector:
             while selector.get_map():
                 for key, _ in selector.select():
+                    copied: _Copied = key.data
                     block = os.read(key.fd, 65536)
                     if block:
                         self._keep(block)
-                        with contextlib.suppress(OSError):
-                            os.write(key.data, block)
+                        self._pass_on(copied, copied.buffer.feed(block))
                         continue
+                    self._pass_on(copied, [copied.buffer.rest()])
                     selector.unregister(key.fd)
                     os.close(key.fd)
-                    os.close(key.data)
+                    os.close(copied.target)
+
+    def _pass_on(self, copied: _Copied, lines: list[bytes]) -> None:
+        for line in self._lines.format(lines, copied.stream):
+            with contextlib.suppress(OSError):
+                os.write(copied.target, line)
 
     def _keep(self, block: bytes) -> None:
         with self._lock:

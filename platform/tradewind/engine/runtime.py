@@ -25,6 +25,8 @@ from tradewind.engine.stats import EngineStats, LoadMeter
 from tradewind.engine.warmup import warm_up
 from tradewind.home import cache_dir as cache_home
 from tradewind.home import home_dir
+from tradewind.telemetry.lines import LineFormat
+from tradewind.telemetry.logs import adopt_logger
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,7 +55,8 @@ class VLLMEngine:
     """vLLM in this process (its scheduler and model in processes of their own).
 
     One per process: vLLM reads its settings from the environment and the output of the whole process is
-    watched for the cause of a failure. `tracer_provider` None turns tracing off.
+    watched for the cause of a failure. `tracer_provider` None turns tracing off. `lines` makes log lines of
+    that output.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class VLLMEngine:
         home: Path | None = None,
         progress: Progress = silent,
         clock: Callable[[], float] = time.monotonic,
+        lines: LineFormat | None = None,
     ) -> None:
         self._token = token
         self._provider = tracer_provider
@@ -74,7 +78,7 @@ class VLLMEngine:
         self._clock = clock
         self._meter = LoadMeter()
         self._probe = StallProbe(clock)
-        self._tee = OutputTee()
+        self._tee = OutputTee(lines or LineFormat({}))
         self._settings: EngineSettings | None = None
         self._running: vllm_adapter.RunningVLLM | None = None
         self._guard: EngineGuard | None = None
@@ -119,6 +123,8 @@ class VLLMEngine:
             await warm_up(running.app, settings.name, settings.task)
         if self._provider is not None:
             running.trace_requests(self._provider)
+        # From here on its messages may quote requests; ours leave out what an exception says.
+        adopt_logger("vllm")
         vllm_adapter.freeze_heap()
         timings = {
             "weights": round(fetched - began, 2),

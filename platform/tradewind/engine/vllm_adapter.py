@@ -124,7 +124,7 @@ async def launch(settings: EngineSettings, local: LocalModel, meter: LoadMeter) 
     with _hidden_environment():
         engine = names.AsyncLLM.from_vllm_config(
             config,
-            stat_loggers=[_stat_logger(names, meter)],
+            stat_loggers=[_stat_logger(names, meter), *_ray_metrics(settings)],
             disable_log_stats=args.disable_log_stats,
             enable_log_requests=False,
         )
@@ -283,6 +283,15 @@ def _stat_logger(names: Any, meter: LoadMeter) -> Callable[[Any, int], Any]:
             """Nothing to say."""
 
     return MeterLogger
+
+
+def _ray_metrics(settings: EngineSettings) -> list[Any]:
+    """vLLM's logger that hands its metrics to Ray. It takes the place of the one behind `/metrics`."""
+    if not settings.ray_metrics:
+        return []
+    from vllm.v1.metrics.ray_wrappers import RayPrometheusStatLogger
+
+    return [RayPrometheusStatLogger]
 
 
 async def _application(names: Any, engine: Any, args: argparse.Namespace) -> ASGIApp:

@@ -299,6 +299,19 @@ class PodMonitor(ApiModel):
     """Labels by which your Prometheus finds it."""
 
 
+class EnginePodMonitor(ApiModel):
+    """Scraping of Ray's metrics of the engines' pods by Prometheus' operator."""
+
+    enabled: bool = False
+    """Whether a PodMonitor is made. For vLLM's metrics, set `cluster.spec.telemetry.engineMetrics` too."""
+    interval: Interval = "15s"
+    """How often they are scraped."""
+    labels: Labels = Field(default_factory=dict)
+    """Labels by which your Prometheus finds it."""
+    keep: Annotated[str, Field(min_length=1, max_length=1_000)] = "ray_vllm_.+"
+    """Names of metrics that are kept, a regular expression. `.+` keeps all that Ray has, some hundreds."""
+
+
 class Rules(ApiModel):
     """Alerts."""
 
@@ -330,6 +343,8 @@ class Monitoring(ApiModel):
     """Of the operator."""
     pod_monitor: PodMonitor = Field(default_factory=PodMonitor)
     """Of the gateways."""
+    engine_pod_monitor: EnginePodMonitor = Field(default_factory=EnginePodMonitor)
+    """Of the engines, vLLM's own metrics."""
     rules: Rules = Field(default_factory=Rules)
     """Alerts."""
     dashboards: Dashboards = Field(default_factory=Dashboards)

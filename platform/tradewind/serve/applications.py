@@ -30,7 +30,8 @@ from tradewind.routing.replica import ReplicaAddress
 from tradewind.secrets import read_secret
 from tradewind.serve.discovery import Address, ReplicaDiscovery
 from tradewind.telemetry import names
-from tradewind.telemetry.logs import setup_logging
+from tradewind.telemetry.lines import LineFormat
+from tradewind.telemetry.logs import adopt_logger, setup_logging
 from tradewind.telemetry.prometheus import ScrapeServer, start_scrape
 from tradewind.telemetry.setup import Tracing, gateway_collector, gateway_telemetry, setup_tracing
 
@@ -53,9 +54,13 @@ class EngineReplica:
 
     async def __serve_build_asgi_app__(self) -> Any:
         """Start the engine; Serve opens the replica's port when this returns."""
-        setup_logging("engine")
+        fields = {"model": self._settings.name, "replica": serve.get_replica_context().replica_id.unique_id}
+        setup_logging("engine", fields=fields)
+        _adopt_serve()
         self._tracing = setup_tracing(names.ENGINE_SERVICE, instance=self._settings.name)
-        engine = VLLMEngine(token=home.internal_token(), tracer_provider=self._tracing.provider)
+        engine = VLLMEngine(
+            token=home.internal_token(), tracer_provider=self._tracing.provider, lines=LineFormat(fields)
+        )
         try:
             await engine.start(self._settings)
         except EngineError as error:
@@ -86,8 +91,9 @@ class GatewayReplica:
 
     def __init__(self, host: str) -> None:
         """`host` is the address that the platform listens on, its replicas included."""
-        setup_logging("gateway")
         instance = serve.get_replica_context().replica_id.unique_id
+        setup_logging("gateway", fields={"replica": instance})
+        _adopt_serve()
         token = home.internal_token()
         upstream = Upstream()
         self._listen = "127.0.0.1" if host in WILDCARDS else host
@@ -167,6 +173,14 @@ class GatewayReplica:
         if self._scrape is not None:
             self._scrape.stop()
         self._telemetry.shutdown()
+
+
+def _adopt_serve() -> None:
+    """Write what Serve says in this process as our own lines: an exception without its message, which may
+    quote a request. Of its access log, which it builds even where it is switched off, nothing.
+    """
+    adopt_logger(SERVE_LOGGER)
+    logging.getLogger(SERVE_LOGGER).addFilter(lambda record: not getattr(record, "serve_access_log", False))
 
 
 def _quicken() -> None:

@@ -12,6 +12,7 @@ says on the container's output what it waits for, and ends when no replica is le
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -19,7 +20,11 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
+
+from tradewind.telemetry.logs import setup_logging
+
+_LOG = logging.getLogger("tradewind.serve.leaving")
 
 SUCCESSOR_S: Final = 1_800.0
 """How long a successor may take to come up."""
@@ -155,22 +160,12 @@ class _Ray:
         return pods_come(reply.autoscaling_state, self._type)
 
 
-def _say(text: str) -> None:
-    """One line on the container's own output: nobody sees what a hook prints."""
-    line = json.dumps({"level": "info", "logger": "tradewind.leaving", "message": text}) + "\n"
-    try:
-        with Path("/proc/1/fd/1").open("a", encoding="utf-8") as output:
-            output.write(line)
-    except OSError:
-        sys.stdout.write(line)
-
-
 def leave(ray: _Ray, node: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
     """Take the node away and wait until no replica is left on it. Ends early when the head is lost."""
     started = time.monotonic()
     leaving, missed = Leaving(started), 0
     ray.drain(node, SUCCESSOR_S + 3_600)
-    _say("the pod ends; its replicas leave when their successors are ready")
+    _LOG.info("the pod ends; its replicas leave when their successors are ready")
     while missed < 30:
         try:
             seen = ray.see(node)
@@ -180,19 +175,28 @@ def leave(ray: _Ray, node: str, *, sleep: Callable[[float], None] = time.sleep) 
             continue
         missed = 0
         if not seen.replicas + seen.stopping:
-            _say("no replica is left")
+            _LOG.info("no replica is left")
             return
         if (new := leaving.deadline(seen, now := time.monotonic())) is not None:
             ray.drain(node, max(0.0, new[0] - now))
-            _say(new[1])
+            _LOG.info(new[1])
         sleep(_POLL_S)
-    _say("the head does not answer: nobody takes replicas out of rotation any more")
+    _LOG.info("the head does not answer: nobody takes replicas out of rotation any more")
+
+
+def _output() -> TextIO:
+    """The container's own output: nobody sees what a hook prints."""
+    try:
+        return Path("/proc/1/fd/1").open("a", encoding="utf-8")
+    except OSError:
+        return sys.stderr
 
 
 def main() -> None:
     """Leave, as the pod's variables say who it is."""
     from ray.util import get_node_ip_address
 
+    setup_logging("leaving", stream=_output(), fields={"pod": os.environ.get("HOSTNAME", "")})
     ray = _Ray(os.environ["RAY_ADDRESS"], os.environ.get("RAY_NODE_TYPE_NAME", ""))
     if (node := ray.node(get_node_ip_address())) is not None:
         leave(ray, node)

@@ -12,6 +12,8 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, TextIO
 
 import msgspec
@@ -25,6 +27,7 @@ _STANDARD: Final = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "
 _FOREIGN: Final = frozenset({"vllm_process_name", "fileinfo"})
 """Members that vLLM gives every record; Ray's begin with an underscore."""
 _OWN: Final = ("tradewind", "tradewind_operator")
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _encoder: Final = msgspec.json.Encoder()
 
 
@@ -39,11 +42,11 @@ class RedactingFilter(logging.Filter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record. Primitive values given in `extra` become members of it."""
+    """One JSON object per record. Primitive values given in `extra` become members; `fields` are in each."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, fields: Mapping[str, str] = _NONE) -> None:
         super().__init__()
-        self._service = service
+        self._fixed = {"service": service, **fields}
 
     def format(self, record: logging.LogRecord) -> str:
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -52,7 +55,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": redact(_message(record))[:_MAX_TEXT],
-            "service": self._service,
+            **self._fixed,
         }
         for name, value in record.__dict__.items():
             if name in _STANDARD or name in _FOREIGN or name in line or name.startswith("_"):
@@ -95,8 +98,15 @@ class _Console(logging.StreamHandler[TextIO]):
     """Our handler, told from others by its type, so that a second set-up replaces it."""
 
 
-def setup_logging(service: str, level: str | None = None, stream: TextIO | None = None) -> None:
+def setup_logging(
+    service: str,
+    level: str | None = None,
+    stream: TextIO | None = None,
+    fields: Mapping[str, str] = _NONE,
+) -> None:
     """Send this process's logs to `stream`, the real stderr by default, as JSON. Safe to call again.
+
+    `fields` are members of every line: what this process is, beside its `service`.
 
     Not `sys.stderr`: Serve replaces that in its replicas by one that feeds a logger of its own, which
     drops what we write.
@@ -117,7 +127,7 @@ def setup_logging(service: str, level: str | None = None, stream: TextIO | None 
         if type(handler) is _Console or _is_console(handler):
             root.removeHandler(handler)
     ours = _Console(stream or sys.__stderr__ or sys.stderr)
-    ours.setFormatter(JsonFormatter(service))
+    ours.setFormatter(JsonFormatter(service, fields))
     root.addHandler(ours)
     root.setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))
     for logger in _OWN:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,9 +104,30 @@ def test_one_serving_cluster_can_be_looked_at_alone() -> None:
         assert (
             expression.count('serving_cluster=~"$cluster"') == expression.count('namespace=~"$namespace"') > 0
         )
-    (pods,) = [m for m in manifests(values_of("all")) if m["kind"] == "PodMonitor"]
-    (relabeling,) = pods["spec"]["podMetricsEndpoints"][0]["relabelings"]
-    assert relabeling["targetLabel"] == "serving_cluster"
+    for pods in pod_monitors().values():
+        (relabeling,) = pods["podMetricsEndpoints"][0]["relabelings"]
+        assert relabeling["targetLabel"] == "serving_cluster"
+
+
+def pod_monitors() -> dict[str, Any]:
+    """Their specifications, by the role of the pods."""
+    found = [m["spec"] for m in manifests(values_of("all")) if m["kind"] == "PodMonitor"]
+    return {spec["selector"]["matchLabels"]["tradewind.dev/role"]: spec for spec in found}
+
+
+def test_pod_monitors_select_pods_that_the_operator_makes_by_ports_that_these_have() -> None:
+    groups = pytest.importorskip("tradewind_operator.desired.groups")
+    worlds = pytest.importorskip("tests.unit.operator.desired.worlds")
+    monitors = pod_monitors()
+    assert set(monitors) == {"gateway", "engine"}
+    world = worlds.world()
+    for group in (groups.gateway_group(world), *groups.pool_groups(world)):
+        template = group["template"]
+        found = template["metadata"]["labels"]
+        monitor = monitors[found["tradewind.dev/role"]]
+        assert found.items() >= monitor["selector"]["matchLabels"].items()
+        ports = {port["name"] for port in template["spec"]["containers"][0]["ports"]}
+        assert {endpoint["port"] for endpoint in monitor["podMetricsEndpoints"]} <= ports
 
 
 @pytest.mark.parametrize("kind", ["ServingCluster", "ModelDeployment"])

@@ -255,6 +255,14 @@ def test_limits_reach_the_gateway() -> None:
     assert (result.schema_bytes, result.choices, result.stop, result.remote_media) == (2048, 2, 1, False)
 
 
+def test_engines_hand_their_metrics_to_ray_where_the_platform_says_so() -> None:
+    assert not compiled(model(), cluster()).engines["llama"].ray_metrics
+    result = compiled(model(), cluster(telemetry={"engineMetrics": True}))
+    assert result.engines["llama"].ray_metrics
+    (engine,) = [app for app in result.serve_config["applications"] if app["name"] == "llama"]
+    assert engine["args"]["settings"]["ray_metrics"] is True
+
+
 def test_telemetry_becomes_the_standard_variables() -> None:
     telemetry = {"otlpEndpoint": "http://c:4318", "samplingRatio": 0.25}
     result = compiled(model(), cluster(telemetry=telemetry))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import pytest
 
 from tradewind.engine.output import OutputTee, root_cause, says_little, tidy
+from tradewind.telemetry.lines import LineFormat
 
 POINTER = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}\n"
 
@@ -157,31 +159,40 @@ def test_messages_that_only_point_elsewhere(message: str, little: bool) -> None:
 
 
 SCRIPT = """
-import os, subprocess, sys
+import os, subprocess, sys, threading
 from tradewind.engine.output import OutputTee
-tee = OutputTee()
+from tradewind.telemetry.lines import LineFormat
+tee = OutputTee(LineFormat({"model": "llama"}))
 tee.start()
-os.write(1, b"out ")
-os.write(2, b"err ")
-subprocess.run([sys.executable, "-c", "import os; os.write(2, b'child ')"], check=True)
+os.write(1, b"out\\n")
+os.write(2, b"(EngineCore pid=7) WARNING 11-22 01:25:23 [core.py:1] err\\n")
+subprocess.run([sys.executable, "-c", "import os; os.write(2, b'child')"], check=True)
 tee.settle()
-held = sorted(tee.text().split())
+print("child" in tee.text() and "[core.py:1] err\\n" in tee.text() and tee.text().count("out\\n") == 1)
 tee.stop()
-os.write(1, b"after ")
-print(held == ["child", "err", "out"], "after" not in tee.text(), flush=True)
+os.write(1, b"after\\n")
+assert "after" not in tee.text()
+[thread.join(10) for thread in threading.enumerate() if thread.name == "engine-output"]
 """
 
 
 def test_the_tee_keeps_and_passes_on_what_this_process_and_its_children_write() -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=env, timeout=30)
+    command = [sys.executable, "-u", "-c", SCRIPT]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=30)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["out", "after", "True", "True"]
-    assert sorted(done.stderr.split()) == ["child", "err"]
+    *passed, after = done.stdout.splitlines()
+    assert after == "after"
+    assert [json.loads(line)["message"] for line in passed] == ["out", "True"]
+    # The last line has no end until the last writer is gone.
+    marked, child = (json.loads(line) for line in done.stderr.splitlines())
+    assert (marked["level"], marked["process"], marked["message"]) == ("warning", "EngineCore", "err")
+    assert child["message"] == "child"
+    assert {marked["model"], child["model"]} == {"llama"}
 
 
 def test_the_ring_forgets_the_oldest() -> None:
-    tee = OutputTee()
+    tee = OutputTee(LineFormat({}))
     for number in range(100):
         tee._keep(f"{number:03d}".encode() * 2000)
     assert len(tee.text()) <= 256 * 1024

@@ -46,6 +46,13 @@ def test_line_is_one_json_object_with_ids(stderr: io.StringIO) -> None:
     }
 
 
+def test_fields_of_the_process_are_in_every_line(stderr: io.StringIO) -> None:
+    setup_logging("engine", "info", stderr, fields={"model": "llama", "replica": "a1"})
+    logging.getLogger("tradewind").info("said")
+    (line,) = lines(stderr)
+    assert (line["service"], line["model"], line["replica"]) == ("engine", "llama", "a1")
+
+
 def test_second_setup_does_not_double_lines(stderr: io.StringIO) -> None:
     setup_logging("tradewind-gateway", "info", stderr)
     logging.getLogger("tradewind").info("once")

@@ -195,3 +195,15 @@ def test_the_pool_says_which_engine_image_runs() -> None:
         "l4": found.defaults.images.engine_cuda,
         "own": "registry.example/engine:1",
     }
+
+
+def test_every_ray_container_is_started_by_our_program_with_kuberays_command() -> None:
+    spec = ray_cluster(world())["spec"]
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    assert len(groups) >= 3
+    for group in groups:
+        template = group["template"]
+        assert template["metadata"]["annotations"]["ray.io/overwrite-container-cmd"] == "true"
+        (container,) = template["spec"]["containers"]
+        assert container["command"][1:] == ["-m", "tradewind.serve.node"]
+        assert "args" not in container
