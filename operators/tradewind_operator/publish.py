@@ -16,8 +16,18 @@ from tradewind_operator.events import Events
 from tradewind_operator.kinds import CUSTOM_KINDS
 from tradewind_operator.policy.namespace import Entry
 from tradewind_operator.policy.verdict import Key
+from tradewind_operator.status.adapters import LOADING
 from tradewind_operator.status.cluster import cluster_status
-from tradewind_operator.status.conditions import FALSE, READY, TRUE, Said, changed, condition_of, written
+from tradewind_operator.status.conditions import (
+    ADAPTERS_READY,
+    FALSE,
+    READY,
+    TRUE,
+    Said,
+    changed,
+    condition_of,
+    written,
+)
 from tradewind_operator.status.deployment import deployment_status
 from tradewind_operator.status.observation import Observation
 from tradewind_operator.status.route import answering, route_status
@@ -50,9 +60,10 @@ def statuses_of(seen: Observation) -> Statuses:
 
 
 def is_settled(statuses: Statuses) -> bool:
-    """Nothing is on its way: all that was accepted is ready, and nothing is going."""
+    """Nothing is on its way: all that was accepted is ready, and nothing comes or goes."""
     return all(
         status.get("state") != "Draining"
+        and condition_of(status, ADAPTERS_READY).get("reason") != LOADING
         and (not status.get("accepted") or condition_of(status, READY).get("status", TRUE) == TRUE)
         for status in statuses.values()
     )

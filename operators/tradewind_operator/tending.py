@@ -17,6 +17,7 @@ import httpx
 from tradewind.compiler.compile import Compiled
 from tradewind.rayapi.app_status import deployed_configs, deployed_revisions, is_applied, parse_status
 from tradewind.rayapi.client import AsyncServeControl, ControlError
+from tradewind.telemetry.redaction import redact
 from tradewind_operator.credentials import Credentials
 from tradewind_operator.planning.moves import (
     Moves,
@@ -25,7 +26,7 @@ from tradewind_operator.planning.moves import (
     placed_config,
     plan_moves,
 )
-from tradewind_operator.status.live import DeploymentLive, GatewayLive, Live
+from tradewind_operator.status.live import AdapterLive, DeploymentLive, GatewayLive, Live
 
 logger = logging.getLogger(__name__)
 
@@ -134,11 +135,28 @@ def parse_gateway(document: Mapping[str, Any]) -> GatewayLive | None:
         return None
     entries = document.get("deployments")
     deployments = {
-        str(name): DeploymentLive(int(entry.get("ready") or 0), _length(entry.get("context_length")))
+        str(name): DeploymentLive(
+            int(entry.get("ready") or 0),
+            _length(entry.get("context_length")),
+            _adapters(entry.get("adapters")),
+        )
         for name, entry in (entries.items() if isinstance(entries, dict) else ())
         if isinstance(entry, dict)
     }
     return GatewayLive(document["revision"], deployments)
+
+
+def _adapters(value: object) -> dict[str, AdapterLive]:
+    return {
+        str(name): AdapterLive(
+            ready=int(entry.get("ready") or 0),
+            loading=int(entry.get("loading") or 0),
+            failed=int(entry.get("failed") or 0),
+            message=redact(str(entry.get("message") or "")),
+        )
+        for name, entry in (value.items() if isinstance(value, dict) else ())
+        if isinstance(entry, dict)
+    }
 
 
 def _length(value: object) -> int | None:

@@ -63,6 +63,10 @@ def ensure_secret(path: Path, prefix: str = "") -> str:
     return secret
 
 
+INTERNAL_TOKEN = "internal-token"  # noqa: S105 - a file's name
+"""File of a platform's state directory that holds its internal token."""
+
+
 def internal_token() -> str:
     """The token that gateways show to engines.
 

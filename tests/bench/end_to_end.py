@@ -113,7 +113,7 @@ def quickstart(state: Path, root: Path) -> Iterator[Quickstart]:
     file = root / "examples" / "quickstart.yaml"
     config = manifests.load([file])
     prepare_keys(config.gateway)
-    fetch_weights(config.engines, Console(stderr=True))
+    fetch_weights(config.engines, config.adapters, Console(stderr=True))
     key, _ = first_key(config.gateway)
     port = free_port(18_100)
     log = state / "up.log"

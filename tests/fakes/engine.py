@@ -98,7 +98,7 @@ def stats(**changes: object) -> dict[str, object]:
     """A body for GET /tradewind/stats."""
     return {
         "model": "fake", "family": "llama", "task": "generate", "context_length": 2048, "running": 0,
-        "waiting": 0, "kv_cache_use": 0.0, "tokens_generated": 0, "healthy": True, "adapters": [],
+        "waiting": 0, "kv_cache_use": 0.0, "tokens_generated": 0, "healthy": True, "adapters": {},
         "version": "0.32.0", **changes,
     }  # fmt: skip
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -120,6 +124,84 @@ def test_an_engine_that_cannot_start_says_why_and_harms_nobody(changing: Platfor
     status = changing.cli("status")
     assert status.returncode == 1
     assert "max_model_len" in status.stdout + status.stderr
+
+
+ROUTE = """
+---
+apiVersion: tradewind.dev/v1alpha1
+kind: ModelRoute
+metadata: {name: tuned}
+spec:
+  model: tuned-chat
+  variants: [{name: tuned, deployment: tuned, adapter: tone}]
+"""
+
+
+def with_adapters(**adapters: Path) -> str:
+    """A model that takes adapters, with these."""
+    args = "engine:\n    args: {maxLoras: 2, "
+    listed = [{"name": name, "uri": f"file://{directory}"} for name, directory in adapters.items()]
+    tuned = deployment("tuned", models.llama()).replace("engine:\n    args: {", args)
+    return f"{tuned}  adapters: {json.dumps(listed)}\n"
+
+
+class Traffic(threading.Thread):
+    """Requests to one model, one after the other and each once, until the block ends."""
+
+    def __init__(self, platform: Platform, model: str) -> None:
+        super().__init__()
+        self.statuses: Counter[int] = Counter()
+        self.slowest_s = 0.0
+        self._platform = platform
+        self._body = {"model": model, "prompt": "a", "max_tokens": 4}
+        self._over = threading.Event()
+
+    def __enter__(self) -> Traffic:
+        self.start()
+        wait_for(lambda: self.statuses, "a first answer")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        with self._platform.http() as client:
+            while not self._over.is_set():
+                began = time.monotonic()
+                self.statuses[client.post("/v1/completions", json=self._body).status_code] += 1
+                self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+
+
+def test_adapters_come_and_go_in_the_running_engine_and_no_request_is_lost(
+    changing: Platform, everything: str
+) -> None:
+    assert changing.apply(everything + with_adapters()).returncode == 0
+    before = replica_ids(changing)
+
+    def answer(model: str) -> tuple[int, object]:
+        body = {"model": model, "prompt": "a", "max_tokens": 1, "temperature": 0, "logprobs": 1}
+        with changing.http() as client:
+            found = client.post("/v1/completions", json=body)
+        return found.status_code, found.json().get("choices", [{}])[0].get("logprobs")
+
+    with Traffic(changing, "tuned") as traffic:
+        result = changing.apply(everything + with_adapters(tone=models.adapter()) + ROUTE)
+        assert result.returncode == 0, result.stderr
+        assert "tuned: its engines were given other adapters" in result.stdout
+        toned = answer("tuned:tone")
+        assert (toned[0], answer("tuned-chat")) == (200, toned)
+        assert answer("tuned")[1] != toned[1]
+        with Traffic(changing, "tuned-chat") as routed:
+            large = with_adapters(tone=models.adapter(), large=models.adapter(rank=64))
+            assert changing.apply(everything + large + ROUTE).returncode == 0
+            wait_for(lambda: answer("tuned:large")[0] == 503, "a refusal of the adapter that is too large")
+            assert answer("tuned:tone") == toned
+        assert changing.apply(everything + with_adapters()).returncode == 0
+        assert {answer(model)[0] for model in ("tuned:tone", "tuned-chat")} == {404}
+        assert answer("tuned")[0] == 200
+    assert (set(traffic.statuses), set(routed.statuses)) == ({200}, {200})
+    assert replica_ids(changing) == before
 
 
 def test_a_model_is_scaled_out_and_in_without_a_failed_request(changing: Platform, everything: str) -> None:

@@ -140,8 +140,8 @@ def _collector_port(world: ClusterWorld) -> int | None:
 
 def _source_ports(world: ClusterWorld) -> Iterator[int]:
     """Ports of hub mirrors and object stores that models name."""
-    for settings in world.compiled.engines.values():
-        sources = (settings.source, *(adapter.source for adapter in settings.adapters))
+    for name, settings in world.compiled.engines.items():
+        sources = (settings.source, *(adapter.source for adapter in world.compiled.adapters[name]))
         yield from _ports_of(source.endpoint for source in sources)
 
 

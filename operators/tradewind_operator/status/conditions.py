@@ -18,6 +18,7 @@ Status = Mapping[str, Any]
 """A resource's `status`, camelCase."""
 
 ACCEPTED = "Accepted"
+ADAPTERS_READY = "AdaptersReady"
 READY = "Ready"
 CLUSTER_UPGRADE = "ClusterUpgrade"
 HEAD_READY = "HeadReady"

@@ -13,8 +13,10 @@ from tradewind.api.status import MOST_MESSAGE
 from tradewind.rayapi.app_status import AppStatus
 from tradewind_operator.desired import names
 from tradewind_operator.policy.namespace import Entry
+from tradewind_operator.status import adapters
 from tradewind_operator.status.conditions import (
     ACCEPTED,
+    ADAPTERS_READY,
     FALSE,
     READY,
     TRUE,
@@ -80,6 +82,14 @@ class _Model:
         return int(self.old.get("readyReplicas") or 0)
 
     @property
+    def adapters(self) -> list[str]:
+        """LoRA adapters that it should have."""
+        compiled = self.seen.decision.compiled
+        if compiled is None or not self.in_force:
+            return []
+        return [adapter.name for adapter in compiled.adapters[self.name]]
+
+    @property
     def served_revision(self) -> str | None:
         """Of the settings that Serve has, as far as that is known now."""
         return self.seen.live.revisions.get(self.name)
@@ -99,13 +109,18 @@ def deployment_status(entry: Entry, seen: Observation) -> dict[str, Any]:
     """The whole new status of a ModelDeployment."""
     model = _Model(entry, seen)
     ready = first(_CHECKS, model, Said(TRUE, "Ready", _serving(model)))
+    listed = adapters.rows(model.adapters, model.routed.adapters if model.routed is not None else {})
     said = [(ACCEPTED, accepted(seen.decision.verdicts.get(entry.key))), (READY, ready)]
+    if listed:
+        known, new = seen.live.gateway is not None, _is_of_before(model)
+        said.append((ADAPTERS_READY, adapters.said(listed, known=known, new_engine=new)))
     fields: dict[str, Any] = {
         **common(entry, seen.decision),
         "conditions": written(model.old, said, entry.generation, seen.now),
         "state": _state(model, ready),
         **_replicas(model),
         **_served(model, ready),
+        "adapters": listed or None,
         "lastError": _last_error(model, ready),
     }
     return present(fields)

@@ -10,6 +10,17 @@ from tradewind_operator.planning.moves import Moves
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterLive:
+    """One LoRA adapter: replicas by how they have it."""
+
+    ready: int = 0
+    loading: int = 0
+    failed: int = 0
+    message: str = ""
+    """What one of them waits for, or why it failed."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeploymentLive:
     """One ModelDeployment as a gateway sees it."""
 
@@ -17,6 +28,7 @@ class DeploymentLive:
     """In rotation: healthy by the gateway's own probes."""
     context_length: int | None = None
     """Tokens; None until a replica has told."""
+    adapters: Mapping[str, AdapterLive] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from tradewind.api.route import ModelRoute
-from tradewind.api.wire import RouteEntry, digest
+from tradewind.api.wire import RouteEntry, VariantEntry, digest
 from tradewind.api.wire import written as written_wire
 from tradewind_operator.policy.namespace import Entry
 from tradewind_operator.status.conditions import (
@@ -35,7 +35,8 @@ class _Route:
 
     entry: Entry
     seen: Observation
-    ready_deployments: frozenset[str]
+    ready: frozenset[str]
+    """See `answering`."""
 
     @property
     def old(self) -> Status:
@@ -66,21 +67,21 @@ class _Route:
 
     @cached_property
     def missing(self) -> list[str]:
-        """Deployments of variants with traffic that cannot answer."""
+        """Who is asked by variants with traffic and cannot answer."""
         variants = self.wanted.variants if self.wanted is not None else ()
-        asked = [variant.deployment for variant in variants if variant.weight]
-        return [name for name in dict.fromkeys(asked) if name not in self.ready_deployments]
+        asked = [_asked(variant) for variant in variants if variant.weight]
+        return [name for name in dict.fromkeys(asked) if name not in self.ready]
 
 
-def route_status(entry: Entry, seen: Observation, ready_deployments: frozenset[str]) -> dict[str, Any]:
+def route_status(entry: Entry, seen: Observation, ready: frozenset[str]) -> dict[str, Any]:
     """The whole new status of a ModelRoute.
 
     Args:
-        ready_deployments: those that can answer (`answering` of their new statuses).
+        ready: who can answer (`answering` of the ModelDeployments' new statuses).
     """
-    route = _Route(entry, seen, ready_deployments)
-    ready = first(_CHECKS, route, Said(TRUE, "Ready", "All variants that get traffic can answer."))
-    said = [(ACCEPTED, accepted(seen.decision.verdicts.get(entry.key))), (READY, ready)]
+    route = _Route(entry, seen, ready)
+    verdict = first(_CHECKS, route, Said(TRUE, "Ready", "All variants that get traffic can answer."))
+    said = [(ACCEPTED, accepted(seen.decision.verdicts.get(entry.key))), (READY, verdict)]
     variants = _variants(route)
     fields: dict[str, Any] = {
         **common(entry, seen.decision),
@@ -93,8 +94,20 @@ def route_status(entry: Entry, seen: Observation, ready_deployments: frozenset[s
 
 
 def answering(statuses: Mapping[str, Status]) -> frozenset[str]:
-    """ModelDeployments that can answer, by their new statuses: some replica is in rotation."""
-    return frozenset(name for name, status in statuses.items() if status.get("readyReplicas"))
+    """ModelDeployments that can answer, by their new statuses: some replica is in rotation.
+
+    And `<deployment>:<adapter>` for their LoRA adapters.
+    """
+    found = {name for name, status in statuses.items() if status.get("readyReplicas")}
+    for name in tuple(found):
+        listed = statuses[name].get("adapters") or ()
+        found |= {f"{name}:{adapter['name']}" for adapter in listed if adapter["readyReplicas"]}
+    return frozenset(found)
+
+
+def _asked(variant: VariantEntry) -> str:
+    """Who answers for a variant, as `answering` calls it."""
+    return f"{variant.deployment}:{variant.adapter}" if variant.adapter else variant.deployment
 
 
 def percentages(weights: Sequence[int]) -> list[str]:
@@ -127,7 +140,8 @@ def _variants(route: _Route) -> list[dict[str, Any]]:
             }
             for variant, share in zip(variants, shares, strict=True)
         ]
-    return [row | {"ready": row["deployment"] in route.ready_deployments} for row in rows]
+    asked = {variant.name: _asked(variant) for variant in route.wanted.variants}
+    return [row | {"ready": asked.get(row["name"], row["deployment"]) in route.ready} for row in rows]
 
 
 def _split(variants: Sequence[Mapping[str, Any]]) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from tradewind_operator.policy.verdict import Key
 from tradewind_operator.status.conditions import (
     ACCEPTED,
+    ADAPTERS_READY,
     FALSE,
     HEAD_READY,
     PODS_CURRENT,
@@ -23,6 +24,7 @@ WARNING: Final = "Warning"
 
 _TROUBLE: Final = frozenset(
     {
+        "AdapterFailed",
         "Failed",
         "Unhealthy",
         "DeletionRefused",
@@ -38,7 +40,7 @@ _TROUBLE: Final = frozenset(
     }
 )
 """Reasons that a person should hear of; the others are the ordinary way up or down."""
-_ON_ITS_WAY: Final = frozenset({READY, HEAD_READY, PODS_CURRENT})
+_ON_ITS_WAY: Final = frozenset({READY, ADAPTERS_READY, HEAD_READY, PODS_CURRENT})
 _QUIET: Final = frozenset({"NoUpgrade", "Current", "Starting"})
 
 

@@ -47,8 +47,8 @@ class Condition(ApiModel):
     """One thing that holds or does not, as Kubernetes' own resources say it."""
 
     type: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$", max_length=64)]
-    """What it is about: `Accepted`, `Ready`, and for a ServingCluster `HeadReady`, `PodsCurrent` and
-    `ClusterUpgrade`."""
+    """What it is about: `Accepted`, `Ready`, for a ModelDeployment with adapters `AdaptersReady`, and for a
+    ServingCluster `HeadReady`, `PodsCurrent` and `ClusterUpgrade`."""
     status: Literal["True", "False", "Unknown"]
     """Whether it holds."""
     reason: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$", max_length=128)]
@@ -104,6 +104,19 @@ class ServingClusterStatus(ResourceStatus):
     """Tenants in it."""
 
 
+class AdapterStatus(ApiModel):
+    """How the replicas of a model have one LoRA adapter."""
+
+    name: Name
+    """The adapter."""
+    state: Literal["Ready", "Loading", "Failed"]
+    """`Ready`: every replica answers with it. `Loading`: one does not yet. `Failed`: one cannot load it."""
+    ready_replicas: Count
+    """Replicas that answer with it."""
+    message: Message | None = None
+    """What it waits for, why it failed, or why its newest source is not in use."""
+
+
 class ModelDeploymentStatus(ResourceStatus):
     """State of one model."""
 
@@ -127,6 +140,8 @@ class ModelDeploymentStatus(ResourceStatus):
     """Tokens of prompt and answer together."""
     revision: Digest | None = None
     """Digest of the engine settings that are served."""
+    adapters: Annotated[tuple[AdapterStatus, ...], Field(max_length=64)] | None = None
+    """How its LoRA adapters are. Condition `AdaptersReady`: all of them answer."""
     last_error: Message | None = None
     """The engine's own words when it last failed; absent while it runs."""
 

@@ -2,9 +2,9 @@
 
 These are data, not custom resources: everything is resolved (a variant names an existing
 deployment, a duration is a number of seconds). `GatewayConfig` travels in the gateway's Serve
-`user_config` and is replaced whole while it runs; `EngineSettings` are the arguments of one engine
-application, and a change to them restarts that engine. Neither ever holds a key or a token, only
-where to read one (`SecretRef`).
+`user_config` and `EngineLive` in an engine's: both are replaced whole while it runs. `EngineSettings`
+are the arguments of one engine application, and a change to them restarts that engine. None of them
+ever holds a key or a token, only where to read one (`SecretRef`).
 
 What has its default is not written: a thousand models must fit into one object of Kubernetes, and a field
 that a release adds must not restart the engines of the one before. So a default, once released, never
@@ -205,8 +205,17 @@ class SourceSettings(WireModel):
 
 
 class AdapterSettings(WireModel):
+    """One LoRA adapter."""
+
     name: str
+    """In its deployment; callers say `<deployment>:<name>`."""
     source: SourceSettings
+
+
+class EngineLive(WireModel):
+    """What an engine takes over while it runs."""
+
+    adapters: tuple[AdapterSettings, ...] = ()
 
 
 class EngineSettings(WireModel):
@@ -219,7 +228,8 @@ class EngineSettings(WireModel):
     task: Task = Task.GENERATE
     args: dict[str, Any] = Field(default_factory=dict)
     """vLLM's own engine arguments, snake_case, as `vllm serve` takes them."""
-    adapters: tuple[AdapterSettings, ...] = ()
+    lora: bool = False
+    """It takes LoRA adapters, which come in `EngineLive`."""
     env: dict[str, str] = Field(default_factory=dict)
     warmup: bool = True
     stall_timeout_s: float = 60.0

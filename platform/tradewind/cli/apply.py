@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tradewind import home
-from tradewind.api.wire import EngineSettings
+from tradewind.api.wire import AdapterSettings, EngineSettings
 from tradewind.cli import manifests
 from tradewind.cli.client import Client
 from tradewind.cli.console import err, out, plain
@@ -34,6 +34,26 @@ class _Before:
     changed: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Deployed:
+    """What Serve was given before."""
+
+    engines: Mapping[str, EngineSettings]
+    adapters: Mapping[str, tuple[AdapterSettings, ...]]
+
+    def changed(self, compiled: Compiled) -> list[str]:
+        """Models for which new engines are needed."""
+        return [name for name, settings in compiled.engines.items() if self.engines.get(name) != settings]
+
+    def adapted(self, compiled: Compiled) -> list[str]:
+        """Models whose running engines get other adapters, and nothing else."""
+        return [
+            name
+            for name, adapters in compiled.adapters.items()
+            if self.engines.get(name) == compiled.engines[name] and self.adapters.get(name, ()) != adapters
+        ]
+
+
 def apply(files: list[Path], timeout_s: float) -> None:
     """Make the running platform what `files` say, all of it, and wait until that is in force.
 
@@ -50,10 +70,13 @@ def apply(files: list[Path], timeout_s: float) -> None:
         control = control_of(run, state)
         try:
             before = control.applications()
-            old = control.engine_settings()
-            changed = [name for name, settings in compiled.engines.items() if old.get(name) != settings]
-            if changed:
-                fetch_weights({name: compiled.engines[name] for name in changed}, err)
+            old = _Deployed(control.engine_settings(), control.engine_adapters())
+            changed = old.changed(compiled)
+            fetch_weights(
+                {name: compiled.engines[name] for name in changed},
+                {name: compiled.adapters[name] for name in (*changed, *old.adapted(compiled))},
+                err,
+            )
             control.apply(compiled.serve_config)
             # From here on the platform is another one, whether or not its models come up.
             facts = replace(run, anonymous=compiled.gateway.anonymous, files=manifests.named(files))
@@ -109,12 +132,15 @@ def _wait(
         client.close()
 
 
-def _report(old: Mapping[str, EngineSettings], compiled: Compiled, seconds: float) -> None:
-    for name, settings in compiled.engines.items():
-        if name not in old:
+def _report(old: _Deployed, compiled: Compiled, seconds: float) -> None:
+    changed, adapted = old.changed(compiled), old.adapted(compiled)
+    for name in compiled.engines:
+        if name not in old.engines:
             out.print(f"  {name}: added")
-        elif old[name] != settings:
+        elif name in changed:
             out.print(f"  {name}: changed; its replicas were replaced")
-    for name in sorted(old.keys() - compiled.engines.keys()):
+        elif name in adapted:
+            out.print(f"  {name}: its engines were given other adapters; tradewind status tells of each")
+    for name in sorted(old.engines.keys() - compiled.engines.keys()):
         out.print(f"  {name}: removed; what it is answering it finishes")
     out.print(f"In force after {seconds:.1f} s.")

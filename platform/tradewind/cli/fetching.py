@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -17,11 +18,11 @@ from rich.progress import (
 )
 
 from tradewind import home
-from tradewind.api.wire import EngineSettings
+from tradewind.api.wire import AdapterSettings, EngineSettings
 from tradewind.cli.errors import CommandFailed
 from tradewind.engine.errors import EngineError
 from tradewind.engine.sources.report import progress_file
-from tradewind.engine.sources.resolve import prefetch
+from tradewind.engine.sources.resolve import prefetch, prefetch_adapter
 
 STAGES = {
     "download": "downloading weights",
@@ -31,8 +32,16 @@ STAGES = {
 }
 
 
-def fetch_weights(engines: Mapping[str, EngineSettings], console: Console) -> None:
-    """Have every model on disk, with a progress bar for each that is not there yet.
+def fetch_weights(
+    engines: Mapping[str, EngineSettings],
+    adapters: Mapping[str, Sequence[AdapterSettings]],
+    console: Console,
+) -> None:
+    """Have every model and its adapters on disk, with a progress bar for each that is not there yet.
+
+    Args:
+        engines: by name.
+        adapters: by the name of the model; it need not be one of `engines`.
 
     Raises:
         CommandFailed: a source cannot be had; the message is the source's own.
@@ -47,13 +56,23 @@ def fetch_weights(engines: Mapping[str, EngineSettings], console: Console) -> No
         transient=True,
     ) as bars:
         for name, settings in engines.items():
-            bar = bars.add_task(name, total=None, visible=False)
-            try:
-                prefetch(settings, _Bar(bars, bar, name), home.cache_dir())
-            except EngineError as error:
-                raise CommandFailed(f"{name}: {error}") from error
+            with _told(bars, name) as progress:
+                prefetch(settings, progress, home.cache_dir())
             progress_file(home.home_dir(), name).unlink(missing_ok=True)
             console.print(f"  {name}: weights ready")
+        for model, listed in adapters.items():
+            for adapter in listed:
+                with _told(bars, f"{model}:{adapter.name}") as progress:
+                    prefetch_adapter(adapter.source, progress, home.cache_dir())
+
+
+@contextmanager
+def _told(bars: Progress, name: str) -> Iterator[_Bar]:
+    bar = bars.add_task(name, total=None, visible=False)
+    try:
+        yield _Bar(bars, bar, name)
+    except EngineError as error:
+        raise CommandFailed(f"{name}: {error}") from error
 
 
 class _Bar:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -10,6 +12,7 @@ from rich.table import Table
 from tradewind import home
 from tradewind.api.wire import GatewayConfig, RouteEntry
 from tradewind.cli.apply import control_of, running
+from tradewind.cli.client import Client
 from tradewind.cli.console import err, out, plain
 from tradewind.cli.errors import CommandFailed
 from tradewind.cli.fetching import stage_of
@@ -42,6 +45,39 @@ def _state(name: str, app: AppStatus | None) -> tuple[str, str]:
     if app.message:
         return app.status.lower().replace("_", " "), "red"
     return stage_of(name) or app.status.lower(), "yellow"
+
+
+def adapters_table(told: Mapping[str, Any]) -> Table | None:
+    """One row per LoRA adapter, from a gateway's `/readyz`; None when there are none."""
+    rows = [
+        (f"{model}:{name}", at)
+        for model, entry in told.get("deployments", {}).items()
+        for name, at in entry.get("adapters", {}).items()
+    ]
+    if not rows:
+        return None
+    table = _table(("adapter", "replicas", "state", "message"), numbers_from=4)
+    for name, at in rows:
+        state, colour = _adapter_state(at)
+        replicas = f"{at['ready']}/{at['ready'] + at['loading'] + at['failed']}"
+        table.add_row(plain(name), replicas, plain(state, colour), plain(at["message"]))
+    return table
+
+
+def _adapter_state(at: Mapping[str, Any]) -> tuple[str, str]:
+    if at["failed"]:
+        return "failed", "red"
+    return ("ready", "green") if at["ready"] and not at["loading"] else ("loading", "yellow")
+
+
+def failed_adapters(told: Mapping[str, Any]) -> list[str]:
+    """LoRA adapters that a replica cannot load, each with its reason."""
+    return [
+        f"{model}:{name} ({at['message']})"
+        for model, entry in told.get("deployments", {}).items()
+        for name, at in entry.get("adapters", {}).items()
+        if at["failed"]
+    ]
 
 
 def routes_table(config: GatewayConfig, traffic: Mapping[Labels, Traffic]) -> Table:
@@ -133,13 +169,30 @@ def status() -> None:
     out.print()
     out.print(deployments_table(apps, config))
     out.print()
+    told = _told(run.endpoint, state)
+    if (adapters := adapters_table(told)) is not None:
+        out.print(adapters)
+        out.print()
     out.print(routes_table(config, read_traffic(pages)))
     if len(pages) < gateways:
         err.print(
             f"The numbers of {gateways - len(pages)} of {gateways} gateways are missing.", style="yellow"
         )
-    if late := not_ready(apps, config):
+    if late := [*not_ready(apps, config), *failed_adapters(told)]:
         raise CommandFailed(f"not ready: {'; '.join(late)}")
+
+
+def _told(endpoint: str, state: Path) -> dict[str, Any]:
+    """What a gateway tells the platform itself; nothing where it cannot be asked."""
+    try:
+        token = (state / home.INTERNAL_TOKEN).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    client = Client(endpoint, token)
+    try:
+        return client.ready() or {}
+    finally:
+        client.close()
 
 
 def not_ready(apps: Mapping[str, AppStatus], config: GatewayConfig) -> list[str]:

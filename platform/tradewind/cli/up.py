@@ -56,7 +56,7 @@ def up(options: UpOptions) -> None:
         compiled = _compile(options)
         prepare_keys(compiled.gateway)
         with interruptible():
-            fetch_weights(compiled.engines, err)
+            fetch_weights(compiled.engines, compiled.adapters, err)
             _Session(compiled, options, state).run()
 
 

@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from tradewind.api.cluster import ServingClusterSpec
 from tradewind.api.deployment import ModelDeploymentSpec
-from tradewind.api.wire import EngineSettings, GatewayConfig, written
+from tradewind.api.wire import AdapterSettings, EngineLive, EngineSettings, GatewayConfig, written
 from tradewind.compiler.checks import check_key_hashes, check_world, open_to_all
 from tradewind.compiler.diagnostics import CompileError, Diagnostic
 from tradewind.compiler.documents import Located
-from tradewind.compiler.engines import engine_settings
+from tradewind.compiler.engines import engine_adapters, engine_settings
 from tradewind.compiler.gateway import ALL_INTERFACES, KeyHashes, engine_prefix, gateway_config
 from tradewind.compiler.pools import engine_cpus, pool_of
 from tradewind.compiler.secret_names import SecretNames, SecretUse
@@ -48,6 +48,8 @@ class Compiled:
     gateway: GatewayConfig
     engines: dict[str, EngineSettings]
     """By ModelDeployment, sorted."""
+    adapters: dict[str, tuple[AdapterSettings, ...]]
+    """LoRA adapters of each."""
     environment: dict[str, str]
     """OTEL_* variables for every process; those already set in the process's environment come first.
     They take effect when Ray starts."""
@@ -84,10 +86,12 @@ def compile_resources(
     if hashes is not None:
         wrong += check_key_hashes(world, hashes)
     engines: dict[str, EngineSettings] = {}
+    adapters: dict[str, tuple[AdapterSettings, ...]] = {}
     for located, deployment in world.model_deployments():
         engines[located.name], bad = engine_settings(
             located, deployment, secrets, ray_metrics=world.cluster_spec.telemetry.engine_metrics
         )
+        adapters[located.name] = engine_adapters(deployment, secrets)
         wrong += bad
     if wrong:
         raise CompileError(wrong)
@@ -101,7 +105,11 @@ def compile_resources(
     )
     applications = [
         _engine_app(
-            engines[located.name], deployment.spec, pools.get(located.name), surge=located.name in first
+            engines[located.name],
+            EngineLive(adapters=adapters[located.name]),
+            deployment.spec,
+            pools.get(located.name),
+            surge=located.name in first,
         )
         for located, deployment in world.model_deployments()
     ]
@@ -115,6 +123,7 @@ def compile_resources(
         },
         gateway=gateway,
         engines=engines,
+        adapters=adapters,
         environment=_environment(spec),
         secrets=tuple(sorted(secrets.uses)) if secrets else (),
         pools=pools,
@@ -168,7 +177,7 @@ def _gateway_app(
 
 
 def _engine_app(
-    settings: EngineSettings, spec: ModelDeploymentSpec, pool: str | None, *, surge: bool
+    settings: EngineSettings, live: EngineLive, spec: ModelDeploymentSpec, pool: str | None, *, surge: bool
 ) -> dict[str, Any]:
     return {
         "name": settings.name,
@@ -178,6 +187,7 @@ def _engine_app(
         "deployments": [
             {
                 "name": "engine",
+                **({"user_config": written(live)} if settings.lora else {}),
                 **_scale(spec),
                 **({"max_surge_percent": ONE_AT_A_TIME} if surge else {}),
                 "max_ongoing_requests": _above(spec.limits.max_ongoing_requests),

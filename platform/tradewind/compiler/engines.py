@@ -1,8 +1,8 @@
-"""ModelDeployment → EngineSettings, the arguments of one engine application."""
+"""ModelDeployment → EngineSettings, the arguments of one engine application, and its LoRA adapters."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from tradewind.api.deployment import ModelDeployment, ModelDeploymentSpec
 from tradewind.api.secrets import TokenRef
@@ -13,6 +13,9 @@ from tradewind.compiler.diagnostics import Diagnostic
 from tradewind.compiler.documents import Located
 from tradewind.compiler.families import family_of
 from tradewind.compiler.secret_names import SecretNames
+
+_LORA_ARGUMENTS: Final = ("max_loras", "max_lora_rank", "max_cpu_loras")
+"""Room for adapters; one of them is enough to have an engine take adapters before there are any."""
 
 
 def engine_settings(
@@ -35,7 +38,7 @@ def engine_settings(
         family=spec.family or family_of(spec.source.uri, checked),
         task=spec.task,
         args=_arguments(spec, checked),
-        adapters=_adapters(spec, secrets),
+        lora=bool(spec.adapters) or any(checked.get(name) is not None for name in _LORA_ARGUMENTS),
         env={variable.name: variable.value for variable in sorted(spec.engine.env, key=lambda v: v.name)},
         drain_timeout_s=float(spec.drain.timeout),
         ray_metrics=ray_metrics,
@@ -74,8 +77,9 @@ def _source(spec: ModelDeploymentSpec, secrets: SecretNames | None) -> SourceSet
     )
 
 
-def _adapters(spec: ModelDeploymentSpec, secrets: SecretNames | None) -> tuple[AdapterSettings, ...]:
+def engine_adapters(deployment: ModelDeployment, secrets: SecretNames | None) -> tuple[AdapterSettings, ...]:
     """Adapters; what one does not say is the model's, where both have the same scheme."""
+    spec = deployment.spec
     return tuple(
         AdapterSettings(name=adapter.name, source=_adapter_source(adapter, spec.source, secrets))
         for adapter in spec.adapters

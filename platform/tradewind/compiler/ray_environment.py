@@ -58,7 +58,7 @@ def ray_environment(*, token_file: Path | None, run_dir: Path, ingress: str, por
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(run_dir / "server-state"),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports.replicas),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports.replicas + ports.replica_count),
-        # The gateway stops choosing a draining replica at once; no load balancer to wait for.
+        # The gateway stops choosing a draining replica at once, the last one within `serve.discovery.HOLD_S`.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
         "RAY_AUTH_MODE": "token",
         **({} if token_file is None else {"RAY_AUTH_TOKEN_PATH": str(token_file)}),

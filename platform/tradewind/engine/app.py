@@ -20,6 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from tradewind.api.headers import ENGINE_STATS_PATH, ENGINE_TOKEN
 from tradewind.api.problems import Code
+from tradewind.engine.in_flight import InFlight
 from tradewind.engine.stats import EngineStats
 
 Scope = MutableMapping[str, Any]
@@ -75,6 +76,8 @@ class EngineGuard:
         self._model = model
         self._stats = stats
         self._tracer = tracer
+        self.in_flight = InFlight()
+        """Requests that `inner` is at work on."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -96,10 +99,14 @@ class EngineGuard:
             return
         inner_scope = dict(scope)
         inner_scope["headers"] = [header for header in headers if header[0] != _TOKEN]
-        if self._tracer is None or scope["method"] != "POST":
-            await _to_its_end(self._inner, inner_scope, receive, send)
-            return
-        await self._traced(self._tracer, path, inner_scope, receive, send)
+        number = self.in_flight.enter()
+        try:
+            if self._tracer is None or scope["method"] != "POST":
+                await _to_its_end(self._inner, inner_scope, receive, send)
+            else:
+                await self._traced(self._tracer, path, inner_scope, receive, send)
+        finally:
+            self.in_flight.leave(number)
 
     def _authentic(self, headers: Headers) -> bool:
         sent = [value for name, value in headers if name == _TOKEN]

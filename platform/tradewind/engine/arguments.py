@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tradewind.api.wire import EngineSettings, Task
+from tradewind.engine import lora
 from tradewind.engine.errors import EngineStartError
 
 LOAD_FORMATS = ("safetensors", "mistral")
@@ -70,8 +71,6 @@ _CODE = (
 NO_REMOTE_MEDIA = "media.invalid"
 """The only host that media may come from: one that RFC 6761 promises will never exist."""
 
-_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -91,17 +90,20 @@ def command_line(
     settings: EngineSettings,
     known: Mapping[str, Known],
     directory: Path,
-    adapters: Mapping[str, Path],
+    ranks: Sequence[int],
     defaults: Mapping[str, Any],
 ) -> list[str]:
     """Arguments for vLLM's parser. EngineStartError names an argument that is unknown or not allowed.
 
-    `defaults` hold only where the resource says nothing, and only when this vLLM knows them.
+    `defaults` hold only where the resource says nothing, and only when this vLLM knows them. `ranks` are
+    those of the adapters that are there at the start.
     """
     check_arguments(settings.args, known, trust=settings.source.trust_remote_code)
     wanted = {name: value for name, value in defaults.items() if name in known}
     wanted |= _task_arguments(settings)
     wanted |= settings.args
+    if settings.lora:
+        wanted |= lora.room(ranks, settings.args)
     if wanted.get("load_format", "auto") == "auto":
         wanted["load_format"] = "safetensors"
     fixed: dict[str, Any] = {
@@ -112,8 +114,8 @@ def command_line(
         "disable_fastapi_docs": True,
         "log_error_stack": False,
     }
-    if adapters:
-        fixed |= _adapter_arguments(settings.name, adapters, wanted)
+    if settings.lora:
+        fixed["enable_lora"] = True
     argv: list[str] = []
     for name, value in (wanted | fixed).items():
         argv += _flag(known[name], value)
@@ -142,35 +144,6 @@ def _task_arguments(settings: EngineSettings) -> dict[str, Any]:
     if settings.task is Task.GENERATE or "runner" in settings.args:
         return {}
     return {"runner": "pooling"}
-
-
-def _adapter_arguments(
-    deployment: str, adapters: Mapping[str, Path], wanted: Mapping[str, Any]
-) -> dict[str, Any]:
-    modules = [
-        json.dumps({"name": f"{deployment}:{name}", "path": str(path), "base_model_name": deployment})
-        for name, path in adapters.items()
-    ]
-    made: dict[str, Any] = {"enable_lora": True, "lora_modules": modules}
-    if "max_loras" not in wanted:
-        made["max_loras"] = len(adapters)
-    if "max_lora_rank" not in wanted:
-        made["max_lora_rank"] = _rank(adapters)
-    return made
-
-
-def _rank(adapters: Mapping[str, Path]) -> int:
-    """The smallest rank that vLLM offers and that every adapter fits in."""
-    needed = 1
-    for name, path in adapters.items():
-        try:
-            needed = max(needed, int(json.loads((path / "adapter_config.json").read_text())["r"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise EngineStartError(f"adapter {name}: its adapter_config.json gives no rank r") from error
-    fitting = [rank for rank in _LORA_RANKS if rank >= needed]
-    if not fitting:
-        raise EngineStartError(f"an adapter has rank {needed}; vLLM takes at most {_LORA_RANKS[-1]}")
-    return fitting[0]
 
 
 def _flag(argument: Known, value: Any) -> list[str]:

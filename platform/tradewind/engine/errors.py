@@ -3,7 +3,8 @@
     EngineError
     ├── EngineStartError      the engine did not start; the message is the cause, never "see above"
     │   └── SourceError       its weights could not be had
-    └── EngineUnhealthyError       it started, but is dead or makes no progress now
+    ├── AdapterError          a LoRA adapter cannot be loaded; the engine goes on without it
+    └── EngineUnhealthyError  it started, but is dead or makes no progress now
 
 A message is one short paragraph without a traceback, a token or anything that a request said. The
 cause is chained (`__cause__`) for those who debug.
@@ -22,6 +23,10 @@ class EngineStartError(EngineError):
 
 class SourceError(EngineStartError):
     """The model's weights cannot be had, or are of a kind that is refused."""
+
+
+class AdapterError(EngineError):
+    """A LoRA adapter that the running engine cannot take."""
 
 
 class EngineUnhealthyError(EngineError):

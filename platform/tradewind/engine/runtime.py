@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from opentelemetry.trace import TracerProvider
 
-from tradewind.api.wire import EngineSettings
+from tradewind.api.wire import AdapterSettings, EngineSettings, SourceSettings
 from tradewind.engine import vllm_adapter
+from tradewind.engine.adapters import Adapters
 from tradewind.engine.app import ASGIApp, EngineGuard
 from tradewind.engine.errors import EngineError, EngineStartError, EngineUnhealthyError
 from tradewind.engine.family import family_of
 from tradewind.engine.liveness import process_problem
+from tradewind.engine.lora import rank_of
 from tradewind.engine.output import OutputTee, root_cause, says_little, tidy
 from tradewind.engine.progress import StallProbe
 from tradewind.engine.sources.report import Progress, ProgressFile, both, progress_file, silent
-from tradewind.engine.sources.resolve import LocalModel, prefetch
+from tradewind.engine.sources.resolve import prefetch, prefetch_adapter
 from tradewind.engine.stats import EngineStats, LoadMeter
 from tradewind.engine.warmup import warm_up
 from tradewind.home import cache_dir as cache_home
@@ -34,8 +37,14 @@ _LOG = logging.getLogger(__name__)
 class Engine(Protocol):
     """What the serving layer needs of an engine."""
 
-    async def start(self, settings: EngineSettings) -> None:
-        """Have the weights, start, warm up. EngineStartError carries the cause, ready to be shown."""
+    async def start(self, settings: EngineSettings, adapters: Sequence[AdapterSettings] = ()) -> None:
+        """Have the weights, start, warm up, load the adapters that can be had.
+
+        EngineStartError carries the cause, ready to be shown. An adapter that fails is none; `stats` tells.
+        """
+
+    def set_adapters(self, adapters: Sequence[AdapterSettings]) -> None:
+        """Make these the LoRA adapters, all of them, while it serves; returns at once. Only after `start`."""
 
     @property
     def asgi(self) -> ASGIApp:
@@ -82,15 +91,16 @@ class VLLMEngine:
         self._settings: EngineSettings | None = None
         self._running: vllm_adapter.RunningVLLM | None = None
         self._guard: EngineGuard | None = None
+        self._adapters: Adapters | None = None
 
-    async def start(self, settings: EngineSettings) -> None:
+    async def start(self, settings: EngineSettings, adapters: Sequence[AdapterSettings] = ()) -> None:
         """See Engine.start. Progress goes to the callback and to `<home>/progress/<name>.json`."""
         published = ProgressFile(progress_file(self._home, settings.name))
         progress = both(self._progress, published)
         self._settings = settings
         self._tee.start()
         try:
-            await self._start(settings, progress)
+            await self._start(settings, adapters, progress)
         except BaseException as error:
             cause = self._cause(error)
             published.failed(cause)
@@ -102,15 +112,18 @@ class VLLMEngine:
             raise EngineStartError(cause) from error
         progress("ready")
 
-    async def _start(self, settings: EngineSettings, progress: Progress) -> None:
+    async def _start(
+        self, settings: EngineSettings, adapters: Sequence[AdapterSettings], progress: Progress
+    ) -> None:
         began = self._clock()
-        local: LocalModel = await asyncio.to_thread(prefetch, settings, progress, self._cache_dir)
+        directory = await asyncio.to_thread(prefetch, settings, progress, self._cache_dir)
+        ranks = await self._ranks(adapters)
         fetched = self._clock()
         progress("load")
         vllm_adapter.apply_environment(settings.env, self._cache_dir)
-        running = await vllm_adapter.launch(settings, local, self._meter)
+        running = await vllm_adapter.launch(settings, directory, ranks, self._meter)
         self._running = running
-        self._guard = EngineGuard(
+        self._guard = guard = EngineGuard(
             running.app,
             token=self._token,
             model=settings.name,
@@ -121,6 +134,16 @@ class VLLMEngine:
         if settings.warmup:
             progress("warmup")
             await warm_up(running.app, settings.name, settings.task)
+        if running.lora is not None:
+            self._adapters = Adapters(
+                settings.name,
+                running.lora,
+                self._fetch_adapter,
+                lambda: guard.in_flight.over(settings.drain_timeout_s),
+                model=directory,
+            )
+            self._adapters.want(adapters)
+            await self._adapters.settled()
         if self._provider is not None:
             running.trace_requests(self._provider)
         # From here on its messages may quote requests; ours leave out what an exception says.
@@ -133,6 +156,24 @@ class VLLMEngine:
         }
         parts = ", ".join(f"{name} {seconds:g} s" for name, seconds in timings.items())
         _LOG.info("engine %s is ready after %.1f s: %s", settings.name, self._clock() - began, parts)
+
+    async def _ranks(self, adapters: Sequence[AdapterSettings]) -> list[int]:
+        """Of those adapters that can be had; `Adapters` tells what is wrong with the others."""
+        ranks = []
+        for adapter in adapters:
+            with contextlib.suppress(EngineError):
+                ranks.append(rank_of(await self._fetch_adapter(adapter.source)))
+        return ranks
+
+    async def _fetch_adapter(self, source: SourceSettings) -> Path:
+        return await asyncio.to_thread(prefetch_adapter, source, cache_dir=self._cache_dir)
+
+    def set_adapters(self, adapters: Sequence[AdapterSettings]) -> None:
+        settings, _ = self._started()
+        if self._adapters is not None:
+            self._adapters.want(adapters)
+        elif adapters:
+            raise EngineError(f"the engine of {settings.name} was started without room for adapters")
 
     @property
     def asgi(self) -> ASGIApp:
@@ -153,9 +194,13 @@ class VLLMEngine:
             kv_cache_use=round(load.kv_cache_use, 4),
             tokens_generated=load.tokens_generated,
             healthy=self._problem(settings, running) is None,
-            adapters=[f"{settings.name}:{adapter.name}" for adapter in settings.adapters],
+            adapters=self._reports(),
             version=running.version,
         )
+
+    def _reports(self) -> dict[str, dict[str, str]]:
+        reports = self._adapters.reports() if self._adapters is not None else {}
+        return {name: {"state": at.state.value, "message": at.message} for name, at in reports.items()}
 
     async def check_health(self) -> None:
         settings, running = self._started()
@@ -175,8 +220,11 @@ class VLLMEngine:
 
     async def stop(self) -> None:
         running, self._running = self._running, None
+        adapters, self._adapters = self._adapters, None
         self._guard = None
         try:
+            if adapters is not None:
+                await adapters.stop()
             if running is not None:
                 await running.shutdown()
         finally:

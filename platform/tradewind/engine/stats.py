@@ -25,7 +25,8 @@ class EngineStats:
     tokens_generated: int
     """Since the start; only grows."""
     healthy: bool
-    adapters: list[str]
+    adapters: dict[str, dict[str, str]]
+    """By name in the deployment: `state` (loading, ready, failed) and `message`."""
     version: str
     """Of vLLM."""
 

@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,8 +31,8 @@ from tradewind.engine.app import ASGIApp
 from tradewind.engine.arguments import Known, command_line
 from tradewind.engine.errors import EngineStartError
 from tradewind.engine.liveness import Reaper, end_processes
-from tradewind.engine.sources.resolve import LocalModel
 from tradewind.engine.stats import LoadMeter
+from tradewind.engine.vllm_lora import VLLMLora
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,6 +76,8 @@ class RunningVLLM:
     """Of the engine's own processes."""
     timings: Mapping[str, float]
     """Seconds of each part of the start."""
+    lora: VLLMLora | None
+    """None: it takes no adapters."""
     _engine: Any
     _reaper: Reaper
 
@@ -110,8 +112,12 @@ class RunningVLLM:
         self._reaper.cancel()
 
 
-async def launch(settings: EngineSettings, local: LocalModel, meter: LoadMeter) -> RunningVLLM:
-    """Start vLLM with `local`'s weights and report its load to `meter`; after `apply_environment`.
+async def launch(
+    settings: EngineSettings, directory: Path, ranks: Sequence[int], meter: LoadMeter
+) -> RunningVLLM:
+    """Start vLLM with the weights of `directory` and report its load to `meter`; after `apply_environment`.
+
+    `ranks` are those of the adapters that are to be loaded once it runs.
 
     vLLM's imports and checks run in a thread; making the engine blocks this loop, as vLLM has it.
     EngineStartError for arguments that are wrong; otherwise what vLLM raises.
@@ -119,7 +125,7 @@ async def launch(settings: EngineSettings, local: LocalModel, meter: LoadMeter) 
     clock = _Laps()
     names = await asyncio.to_thread(_names)
     clock.lap("imports")
-    args, config = await asyncio.to_thread(_configure, names, settings, local)
+    args, config = await asyncio.to_thread(_configure, names, settings, directory, ranks)
     clock.lap("configuration")
     with _hidden_environment():
         engine = names.AsyncLLM.from_vllm_config(
@@ -130,7 +136,7 @@ async def launch(settings: EngineSettings, local: LocalModel, meter: LoadMeter) 
         )
     clock.lap("engine")
     try:
-        app = await _application(names, engine, args)
+        app, lora = await _application(names, engine, args)
     except BaseException:
         engine.shutdown(timeout=10)
         raise
@@ -144,6 +150,7 @@ async def launch(settings: EngineSettings, local: LocalModel, meter: LoadMeter) 
         version=names.version,
         pids=pids,
         timings=clock.laps,
+        lora=lora,
         _engine=engine,
         _reaper=Reaper(pids, _PROCESS_TITLE),
     )
@@ -176,6 +183,7 @@ def _names() -> Any:
             propagate_flash_late_interaction,
             validate_parsed_serve_args,
         )
+        from vllm.lora.request import LoRARequest
         from vllm.platforms import current_platform
         from vllm.utils.argparse_utils import FlexibleArgumentParser
         from vllm.v1.engine.async_llm import AsyncLLM
@@ -189,6 +197,7 @@ def _names() -> Any:
         AsyncEngineArgs=AsyncEngineArgs,
         AsyncLLM=AsyncLLM,
         FlexibleArgumentParser=FlexibleArgumentParser,
+        LoRARequest=LoRARequest,
         StatLoggerBase=StatLoggerBase,
         build_app=build_app,
         init_app_state=init_app_state,
@@ -199,15 +208,17 @@ def _names() -> Any:
     )
 
 
-def _configure(names: Any, settings: EngineSettings, local: LocalModel) -> tuple[argparse.Namespace, Any]:
+def _configure(
+    names: Any, settings: EngineSettings, directory: Path, ranks: Sequence[int]
+) -> tuple[argparse.Namespace, Any]:
     """vLLM's parsed arguments and its configuration."""
     parser = _parser(names)
     defaults: dict[str, Any] = {}
     if names.is_cpu:
         cores = len(os.sched_getaffinity(0))
         os.environ.update(cpu.environment_defaults(cores, os.environ, settings.args))
-        defaults = cpu.argument_defaults(_model_config(local.directory), os.environ, settings.args)
-    argv = command_line(settings, _known(parser), local.directory, local.adapters, defaults)
+        defaults = cpu.argument_defaults(_model_config(directory), os.environ, settings.args)
+    argv = command_line(settings, _known(parser), directory, ranks, defaults)
     args = parser.parse_args(argv)
     try:
         names.validate(args)
@@ -294,14 +305,17 @@ def _ray_metrics(settings: EngineSettings) -> list[Any]:
     return [RayPrometheusStatLogger]
 
 
-async def _application(names: Any, engine: Any, args: argparse.Namespace) -> ASGIApp:
+async def _application(names: Any, engine: Any, args: argparse.Namespace) -> tuple[ASGIApp, VLLMLora | None]:
     tasks = await engine.get_supported_tasks()
     await engine.reset_mm_cache()
     app = names.build_app(args, tasks, engine.model_config)
     await names.init_app_state(engine, app.state, args, tasks)
     app.state.server = SimpleNamespace()  # vLLM sets should_exit on it when the engine dies
-    asgi: ASGIApp = app
-    return asgi
+    config = engine.vllm_config.lora_config
+    if config is None:
+        return app, None
+    models = app.state.openai_serving_models
+    return app, VLLMLora(engine, models, names.LoRARequest, int(config.max_lora_rank))
 
 
 def freeze_heap() -> None:

@@ -24,6 +24,7 @@ from tradewind.gateway.models import list_models, show_model
 from tradewind.gateway.openapi import openapi_document
 from tradewind.gateway.prepare import salt_secret
 from tradewind.gateway.problems import Refused, Style, internal_error
+from tradewind.gateway.readiness import answering
 from tradewind.gateway.state import State
 from tradewind.gateway.upstream import Upstream
 from tradewind.routing.admission import Admission
@@ -268,21 +269,13 @@ class Gateway:
         return 503, _encode(why | self._details(head)), [(b"retry-after", b"1")]
 
     def _details(self, head: Head) -> dict[str, Any]:
-        """Replicas that answer and the context length of every deployment: not for the public."""
+        """Who answers for every deployment: not for the public."""
         expected = b"Bearer " + self._engine_token
         sent = head.get(b"authorization")
         if self._state is None or sent is None or not hmac.compare_digest(sent, expected):
             return {}
-        entries = self._state.table.deployments
-        return {
-            "deployments": {
-                name: {
-                    "ready": sum(view.ready for view in self.directory.views(name)),
-                    "context_length": entry.context_length or self.context_lengths.get(name),
-                }
-                for name, entry in entries.items()
-            }
-        }
+        entries = self._state.table.deployments.values()
+        return {"deployments": answering(entries, self.directory, self.context_lengths)}
 
     def _models(self, path: bytes, head: Head) -> bytes:
         state = self._state

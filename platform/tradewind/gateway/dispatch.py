@@ -187,15 +187,15 @@ class Dispatcher:
 
     async def _acquire(self, job: Job, target: _Target, tried: list[str], wait: bool) -> ReplicaView:
         """A replica, at once or after waiting; notes the phases of the choice."""
-        name = target.variant.deployment.name
+        name, adapter = target.variant.deployment.name, target.variant.adapter
         before = time.time_ns()
-        view = self._admission.try_acquire(name, tried)
+        view = self._admission.try_acquire(name, tried, adapter)
         if view is None:
             left = target.first_byte_deadline - asyncio.get_running_loop().time()
-            cold = not self._directory.any_ready(name)
+            cold = not self._directory.any_ready(name, (), adapter)
             try:
                 view = await self._admission.acquire(
-                    name, wait_s=max(0.0, left) if wait else 0.0, exclude=tried
+                    name, wait_s=max(0.0, left) if wait else 0.0, exclude=tried, adapter=adapter
                 )
             except (NoReplica, QueueFull, Timeout) as error:
                 raise _no_replica(error) from None

@@ -12,6 +12,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -28,6 +29,13 @@ from tradewind.gateway.upstream import (
 _BODY_LIMIT = 64 * 1024
 _OTHER_FAILURES = 2
 _CLOCK_SLACK_S = 0.01  # a probe that was given just the rest of the silence may end a rounding error early
+
+
+class AdapterStats(msgspec.Struct, frozen=True):
+    """How a replica has one LoRA adapter."""
+
+    state: Literal["loading", "ready", "failed"]
+    message: str = ""
 
 
 class EngineStats(msgspec.Struct, frozen=True):
@@ -47,7 +55,8 @@ class EngineStats(msgspec.Struct, frozen=True):
     """Grows only."""
     healthy: bool = True
     """False when the engine itself says that it makes no progress."""
-    adapters: tuple[str, ...] = ()
+    adapters: dict[str, AdapterStats] = {}
+    """By name in the deployment."""
     version: str = ""
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from tradewind.api.wire import DeploymentEntry
 from tradewind.gateway.app import Gateway
 from tradewind.gateway.prober import EngineStats, FailureReason, Fetch, LoadProber, Target
-from tradewind.routing.replica import ReplicaAddress, ReplicaView
+from tradewind.routing.replica import AdapterReport, ReplicaAddress, ReplicaView
 from tradewind.telemetry.metrics import GatewayMetrics
 
 _log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class Rotation:
             waiting=stats.waiting,
             kv_cache_use=stats.kv_cache_use,
             healthy=stats.healthy,
+            adapters={name: AdapterReport(at.state, at.message) for name, at in stats.adapters.items()},
         )
         if stats.context_length:
             self._gateway.context_lengths[view.deployment] = stats.context_length

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import httpx
 
-from tradewind.api.wire import EngineSettings, GatewayConfig
+from tradewind.api.wire import AdapterSettings, EngineLive, EngineSettings, GatewayConfig
 from tradewind.rayapi.app_status import AppStatus, parse_status, reason
 
 _APPLICATIONS: Final = "/api/serve/applications/"
@@ -65,6 +65,20 @@ class ServeControl:
                 if "settings" in ((app.get("deployed_app_config") or {}).get("args") or {})
             }
         except (KeyError, TypeError, ValueError) as error:
+            raise ControlError("Ray's API shows engines of another version") from error
+
+    def engine_adapters(self) -> dict[str, tuple[AdapterSettings, ...]]:
+        """LoRA adapters that every engine was given last, by ModelDeployment."""
+        document = self._document()
+        try:
+            return {
+                name: EngineLive.model_validate(
+                    app["deployed_app_config"]["deployments"][0].get("user_config") or {}
+                ).adapters
+                for name, app in document["applications"].items()
+                if "settings" in ((app.get("deployed_app_config") or {}).get("args") or {})
+            }
+        except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ControlError("Ray's API shows engines of another version") from error
 
     def _document(self) -> dict[str, Any]:

@@ -10,7 +10,8 @@ The room serves the cold start (no replica yet), the crash (none left) and the b
 **Nobody is overtaken.** A slot that becomes free is given away at once, in the call that freed it, to
 the first waiter that can use it: the count goes up before the waiter's task even runs. So between two
 calls no waiter could use any free slot, and a newcomer that finds one takes it from nobody. A waiter
-whose `exclude` rules out the free replica is passed over, and keeps its place.
+whose `exclude` rules out the free replica, or whose adapter it has not loaded, is passed over, and keeps
+its place. Where every replica says that it cannot load the adapter, nobody waits for it.
 
 **No slot is lost.** A waiter that is cancelled, or whose deadline comes, while its slot is already on
 the way hands it on.
@@ -74,15 +75,19 @@ CallLater = Callable[[float, Callable[[], None]], Timer]
 
 
 class _Waiter:
-    __slots__ = ("answer", "exclude")
+    __slots__ = ("adapter", "answer", "exclude")
 
     def __init__(
-        self, answer: asyncio.Future[ReplicaView | AdmissionError], exclude: Collection[str]
+        self,
+        answer: asyncio.Future[ReplicaView | AdmissionError],
+        exclude: Collection[str],
+        adapter: str | None,
     ) -> None:
         # Errors travel as results: a future whose exception nobody fetched (its task was cancelled
         # in the same moment) would be complained about when it is collected.
         self.answer = answer
         self.exclude = exclude
+        self.adapter = adapter
 
 
 class Admission:
@@ -118,33 +123,44 @@ class Admission:
         """By deployment, those with nothing going on left out."""
         return {name: self.load(name) for name in self._waiters.keys() | self._in_flight.keys()}
 
-    def try_acquire(self, deployment: str, exclude: Collection[str] = ()) -> ReplicaView | None:
+    def try_acquire(
+        self, deployment: str, exclude: Collection[str] = (), adapter: str | None = None
+    ) -> ReplicaView | None:
         """A replica with its `outstanding` count taken, or None when none can take the request now.
 
-        `exclude` holds ids of replicas not to use, such as those already tried.
+        `exclude` holds ids of replicas not to use, such as those already tried; `adapter` is what the
+        replica must have loaded.
         """
-        view = choose(self._directory.views(deployment), now=self._clock(), rng=self._rng, exclude=exclude)
+        views = self._directory.views(deployment)
+        view = choose(views, now=self._clock(), rng=self._rng, exclude=exclude, adapter=adapter)
         if view is not None:
             view.outstanding += 1
             self._in_flight[deployment] = self._in_flight.get(deployment, 0) + 1
         return view
 
     async def acquire(
-        self, deployment: str, *, wait_s: float = 0.0, exclude: Collection[str] = ()
+        self,
+        deployment: str,
+        *,
+        wait_s: float = 0.0,
+        exclude: Collection[str] = (),
+        adapter: str | None = None,
     ) -> ReplicaView:
         """A replica with its `outstanding` count taken; every one must be given to `release` once.
 
         Waits up to `wait_s` seconds; at zero not at all, which suits a route with a fallback.
         Raises NoReplica, QueueFull or Timeout.
         """
-        view = self.try_acquire(deployment, exclude)
+        view = self.try_acquire(deployment, exclude, adapter)
         if view is not None:
             return view
+        if self._directory.refused(deployment, adapter):
+            raise NoReplica(deployment, f"no replica can load the adapter {adapter}")
         if wait_s <= 0:
-            if self._directory.any_ready(deployment, exclude):
+            if self._directory.any_ready(deployment, exclude, adapter):
                 raise QueueFull(deployment, "every replica is busy")
             raise NoReplica(deployment, "no replica is ready")
-        return await self._wait(deployment, wait_s, exclude)
+        return await self._wait(deployment, wait_s, exclude, adapter)
 
     def release(self, view: ReplicaView) -> None:
         """The request is over, well or badly: count down and let the next one in.
@@ -173,14 +189,16 @@ class Admission:
         finally:
             self.release(view)
 
-    async def _wait(self, deployment: str, wait_s: float, exclude: Collection[str]) -> ReplicaView:
+    async def _wait(
+        self, deployment: str, wait_s: float, exclude: Collection[str], adapter: str | None
+    ) -> ReplicaView:
         queue = self._waiters.get(deployment)
         if len(queue or ()) >= self._room:
             raise QueueFull(deployment, f"{self._room} requests wait already")
         if queue is None:
             queue = self._waiters[deployment] = OrderedDict()
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(loop.create_future(), exclude)
+        waiter = _Waiter(loop.create_future(), exclude, adapter)
         queue[waiter] = None
         timer = (self._call_later or loop.call_later)(wait_s, lambda: self._expire(deployment, waiter))
         try:
@@ -204,10 +222,15 @@ class Admission:
         for waiter in self._waiters.get(deployment, ()):
             if waiter.answer.done():
                 continue  # cancelled, its task has not run yet
-            view = self.try_acquire(deployment, waiter.exclude)
+            view = self.try_acquire(deployment, waiter.exclude, waiter.adapter)
             if view is not None:
                 waiter.answer.set_result(view)
                 served.append(waiter)
+            elif waiter.adapter is not None:
+                if self._directory.refused(deployment, waiter.adapter):
+                    why = f"no replica can load the adapter {waiter.adapter}"
+                    waiter.answer.set_result(NoReplica(deployment, why))
+                    served.append(waiter)
             elif not waiter.exclude:
                 break  # nothing is free, for anybody
         for waiter in served:
@@ -217,7 +240,7 @@ class Admission:
         if not waiter.answer.done():
             self._leave(deployment, waiter)
             waiter.answer.set_result(
-                Timeout(deployment, self._directory.any_ready(deployment, waiter.exclude))
+                Timeout(deployment, self._directory.any_ready(deployment, waiter.exclude, waiter.adapter))
             )
 
     def _leave(self, deployment: str, waiter: _Waiter) -> None:

@@ -1,7 +1,8 @@
 """Replicas of deployments as one gateway sees them, and the choice of one for a request.
 
 Choice is filter -> score -> pick. A replica can take a request when it is healthy, not down, has
-fewer than `capacity` of this gateway's requests on it and is not excluded. Its score is an estimate
+fewer than `capacity` of this gateway's requests on it, has said that it serves the request's adapter (if
+it is for one) and is not excluded. Its score is an estimate
 of the work on it (`ReplicaView.score`); the least wins, chance settles ties.
 
 Everything here belongs to one event loop: there are no locks, and no call waits.
@@ -10,9 +11,9 @@ Everything here belongs to one event loop: there are no locks, and no call waits
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tradewind.api.wire import DeploymentEntry
 
@@ -35,11 +36,22 @@ class ReplicaAddress(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class AdapterReport(NamedTuple):
+    """How a replica has a LoRA adapter, in its own words."""
+
+    state: Literal["loading", "ready", "failed"]
+    message: str = ""
+
+
+_UNKNOWN = AdapterReport("loading")
+
+
 class ReplicaView:
     """One incarnation of a replica. A request holds the object, so that what it does to it (release,
     down) can never reach a later replica on the same address."""
 
     __slots__ = (
+        "adapters",
         "capacity",
         "deployment",
         "down",
@@ -82,6 +94,8 @@ class ReplicaView:
         """Part of the score that the last report adds to `outstanding`."""
         self.fresh_until = 0.0
         """Clock reading up to which the report counts."""
+        self.adapters: Mapping[str, AdapterReport] = {}
+        """By name in the deployment, as last reported."""
 
     def __repr__(self) -> str:
         state = "down" if self.down else "ready" if self.healthy else "unhealthy"
@@ -91,6 +105,14 @@ class ReplicaView:
     def ready(self) -> bool:
         """Answers, as far as known. It may be full."""
         return self.healthy and not self.down
+
+    def adapter(self, name: str) -> AdapterReport:
+        """How it has the adapter; one that it has not spoken of yet may come."""
+        return self.adapters.get(name, _UNKNOWN)
+
+    def serves(self, adapter: str | None) -> bool:
+        """Whether requests for the adapter, None for the model itself, belong here."""
+        return adapter is None or self.adapter(adapter).state == "ready"
 
     def score(self, now: float) -> float:
         """Estimate of the sequences on the replica, plus its KV-cache use as a fraction of one.
@@ -103,7 +125,12 @@ class ReplicaView:
 
 
 def choose(
-    views: Sequence[ReplicaView], *, now: float, rng: Random, exclude: Collection[str] = ()
+    views: Sequence[ReplicaView],
+    *,
+    now: float,
+    rng: Random,
+    exclude: Collection[str] = (),
+    adapter: str | None = None,
 ) -> ReplicaView | None:
     """The replica to use, or None when none can take the request. `exclude` holds replica ids.
 
@@ -111,6 +138,8 @@ def choose(
     constant work, a maximum load close to that of the full comparison, and gateways that have the
     same stale picture do not all run to the same replica. If the draws do not find two, all are compared.
     """
+    if adapter is not None:
+        views = [view for view in views if view.serves(adapter)]
     if len(views) > SCAN_UP_TO:
         pair = _draw_two(views, rng, exclude)
         if pair is not None:
@@ -173,9 +202,16 @@ class ReplicaDirectory:
     def deployments(self) -> tuple[str, ...]:
         return tuple(self._views)
 
-    def any_ready(self, deployment: str, exclude: Collection[str] = ()) -> bool:
-        """Some replica is ready, full or not. `exclude` holds ids that do not count."""
-        return any(view.ready and view.id not in exclude for view in self.views(deployment))
+    def any_ready(self, deployment: str, exclude: Collection[str] = (), adapter: str | None = None) -> bool:
+        """Some replica is ready and has the adapter, full or not. `exclude` holds ids that do not count."""
+        return any(
+            view.ready and view.serves(adapter) and view.id not in exclude for view in self.views(deployment)
+        )
+
+    def refused(self, deployment: str, adapter: str | None) -> bool:
+        """Every replica that is ready says that it cannot load the adapter: it is of no use to wait."""
+        ready = [view for view in self.views(deployment) if view.ready] if adapter is not None else []
+        return bool(ready) and all(view.adapter(adapter or "").state == "failed" for view in ready)
 
     def update(self, deployment: DeploymentEntry, addresses: Iterable[ReplicaAddress]) -> None:
         """Take over what discovery found: the full set of the deployment's replicas.
@@ -222,6 +258,7 @@ class ReplicaDirectory:
         waiting: int,
         kv_cache_use: float = 0.0,
         healthy: bool = True,
+        adapters: Mapping[str, AdapterReport] | None = None,
     ) -> None:
         """Take over the engine's own statistics, which are a successful probe as well.
 
@@ -233,6 +270,7 @@ class ReplicaDirectory:
         view.others = max(0, running + waiting - view.outstanding) + kv_cache_use
         view.fresh_until = self._clock() + self._report_ttl_s
         view.healthy = healthy
+        view.adapters = adapters or {}
         self.mark_up(view)
 
     def _changed(self, deployment: str) -> None:

@@ -17,7 +17,7 @@ from ray.serve import Application
 from ray.serve.schema import ReplicaRank
 
 from tradewind import home
-from tradewind.api.wire import EngineSettings, GatewayConfig
+from tradewind.api.wire import EngineLive, EngineSettings, GatewayConfig
 from tradewind.engine.errors import EngineError
 from tradewind.engine.runtime import VLLMEngine
 from tradewind.gateway.app import Gateway
@@ -29,6 +29,7 @@ from tradewind.rayapi.app_status import REASON_MARK, START_MARK
 from tradewind.routing.replica import ReplicaAddress
 from tradewind.secrets import read_secret
 from tradewind.serve.discovery import Address, ReplicaDiscovery
+from tradewind.serve.replica_context import first_user_config
 from tradewind.telemetry import names
 from tradewind.telemetry.lines import LineFormat
 from tradewind.telemetry.logs import adopt_logger, setup_logging
@@ -61,13 +62,26 @@ class EngineReplica:
         engine = VLLMEngine(
             token=home.internal_token(), tracer_provider=self._tracing.provider, lines=LineFormat(fields)
         )
+        live = EngineLive.model_validate(first_user_config() or {})
         try:
-            await engine.start(self._settings)
+            await engine.start(self._settings, live.adapters)
         except EngineError as error:
             # Serve shows the text of this exception as the application's status.
             raise RuntimeError(f"{START_MARK} {error}") from None
         self._engine = engine
         return engine.asgi
+
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Take over another list of adapters. Returns at once: Serve routes nothing here until it does.
+
+        What becomes of each of them, the engine's stats tell.
+        """
+        if self._engine is None:
+            return
+        try:
+            self._engine.set_adapters(EngineLive.model_validate(user_config).adapters)
+        except (EngineError, ValueError) as error:
+            logger.error("the adapters of %s stay as they are: %s", self._settings.name, error)
 
     async def check_health(self) -> None:
         """Raise when the engine is dead or stuck; Serve then replaces this replica."""

@@ -119,7 +119,7 @@ class LocalPlatform:
         runtime = _owned_private_dir(run_dir(options.home))
         _prune_sessions(runtime / "ray")
         ray_token = home.ensure_secret(options.home / "ray-token")
-        home.ensure_secret(options.home / "internal-token")
+        home.ensure_secret(options.home / home.INTERNAL_TOKEN)
         launcher = write_launcher(runtime / "haproxy")
         os.environ.update(
             ray_environment(
@@ -130,7 +130,7 @@ class LocalPlatform:
             {
                 home.HOME: str(options.home),
                 home.CACHE: str(home.cache_dir()),
-                home.TOKEN_FILE: str(options.home / "internal-token"),
+                home.TOKEN_FILE: str(options.home / home.INTERNAL_TOKEN),
             }
         )
         address = self._start_ray(runtime)

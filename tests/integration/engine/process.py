@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tradewind.api.wire import EngineSettings
+from tradewind.api.wire import EngineLive, EngineSettings
 
 SCRIPT = Path(__file__).with_name("serve_engine.py")
 PREFIX = "/engines/tiny"
@@ -42,6 +42,11 @@ class EngineProcess:
         answer = httpx.get(f"{self.url}/test/health", timeout=10)
         return answer.status_code, answer.text
 
+    def reconfigure(self, live: EngineLive) -> None:
+        """What Serve does with a changed `user_config`."""
+        answer = httpx.post(f"{self.url}/test/live", content=live.model_dump_json(), timeout=5)
+        assert answer.status_code == 200, answer.text
+
     def spans(self) -> str:
         return (self.directory / "spans.jsonl").read_text()
 
@@ -68,12 +73,13 @@ class EngineProcess:
         return code
 
 
-def launch(settings: EngineSettings, directory: Path) -> EngineProcess:
+def launch(settings: EngineSettings, directory: Path, live: EngineLive | None = None) -> EngineProcess:
     """Start the process; does not wait."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     (directory / "settings.json").write_text(settings.model_dump_json())
+    (directory / "live.json").write_text((live or EngineLive()).model_dump_json())
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
@@ -86,6 +92,7 @@ def launch(settings: EngineSettings, directory: Path) -> EngineProcess:
         sys.executable,
         str(SCRIPT),
         str(directory / "settings.json"),
+        str(directory / "live.json"),
         str(port),
         str(directory / "spans.jsonl"),
     ]

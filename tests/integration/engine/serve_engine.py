@@ -1,14 +1,16 @@
 """Runs one VLLMEngine behind uvicorn, as Serve's replica does, for tests that talk to it by HTTP.
 
-    python serve_engine.py SETTINGS.json PORT SPANS.jsonl
+    python serve_engine.py SETTINGS.json LIVE.json PORT SPANS.jsonl
 
-`<prefix>/v1/...` goes to the engine; `GET /test/health` answers 200, or 500 with the reason. Ends with
-code 3 and the cause on the last line of stderr when the engine does not start.
+`<prefix>/v1/...` goes to the engine; `GET /test/health` answers 200, or 500 with the reason; `POST
+/test/live` hands it another EngineLive, as Serve's `reconfigure` does. Ends with code 3 and the cause on
+the last line of stderr when the engine does not start.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ import uvicorn
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 
-from tradewind.api.wire import EngineSettings
+from tradewind.api.wire import EngineLive, EngineSettings
 from tradewind.engine.app import Message, Receive, Scope, Send
 from tradewind.engine.errors import EngineStartError, EngineUnhealthyError
 from tradewind.engine.runtime import VLLMEngine
@@ -47,6 +49,12 @@ class Replica:
         if scope["type"] == "http" and scope["path"] == "/test/health":
             await self._health(send)
             return
+        if scope["type"] == "http" and scope["path"] == "/test/live":
+            message = await receive()
+            live = EngineLive.model_validate_json(message["body"])
+            self._engine.set_adapters(live.adapters)
+            await _answer(send, 200, "ok")
+            return
         scope["root_path"] = scope.get("root_path", "") + PREFIX
         await self._engine.asgi(scope, receive, send)
 
@@ -56,17 +64,21 @@ class Replica:
             await self._engine.check_health()
         except EngineUnhealthyError as error:
             status, body = 500, str(error)
-        start: Message = {"type": "http.response.start", "status": status, "headers": []}
-        await send(start)
-        await send({"type": "http.response.body", "body": body.encode()})
+        await _answer(send, status, body)
 
 
-async def main(settings: EngineSettings, port: int, spans: Path) -> int:
+async def _answer(send: Send, status: int, body: str) -> None:
+    start: Message = {"type": "http.response.start", "status": status, "headers": []}
+    await send(start)
+    await send({"type": "http.response.body", "body": body.encode()})
+
+
+async def main(settings: EngineSettings, live: EngineLive, port: int, spans: Path) -> int:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(FileExporter(spans)))
     engine = VLLMEngine(token=os.environ["TRADEWIND_INTERNAL_TOKEN"], tracer_provider=provider)
     try:
-        await engine.start(settings)
+        await engine.start(settings, live.adapters)
     except EngineStartError as error:
         print(error, file=sys.stderr, flush=True)
         return 3
@@ -79,5 +91,7 @@ async def main(settings: EngineSettings, port: int, spans: Path) -> int:
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
     wanted = EngineSettings.model_validate_json(Path(sys.argv[1]).read_text())
-    sys.exit(asyncio.run(main(wanted, int(sys.argv[2]), Path(sys.argv[3]))))
+    first = EngineLive.model_validate_json(Path(sys.argv[2]).read_text())
+    sys.exit(asyncio.run(main(wanted, first, int(sys.argv[3]), Path(sys.argv[4]))))

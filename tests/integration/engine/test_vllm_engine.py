@@ -12,7 +12,7 @@ import pytest
 
 from tests.fixtures import models
 from tests.integration.engine.process import EngineProcess, launch, start_failure, wait_ready
-from tradewind.api.wire import AdapterSettings, EngineSettings, SourceSettings
+from tradewind.api.wire import AdapterSettings, EngineLive, EngineSettings, SourceSettings
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300), pytest.mark.xdist_group("engine")]
 
@@ -27,7 +27,8 @@ def settings(uri: str | None = None, **changes: Any) -> EngineSettings:
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     tone = AdapterSettings(name="tone", source=SourceSettings(uri=f"file://{models.adapter()}"))
-    running = launch(settings(adapters=(tone,)), tmp_path_factory.mktemp("engine"))
+    live = EngineLive(adapters=(tone,))
+    running = launch(settings(lora=True), tmp_path_factory.mktemp("engine"), live)
     try:
         yield wait_ready(running)
     finally:
@@ -89,7 +90,7 @@ def test_stats_tell_the_load_and_the_facts(engine: EngineProcess) -> None:
         "family": "llama",
         "task": "generate",
         "context_length": 2048,
-        "adapters": ["tiny:tone"],
+        "adapters": {"tone": {"state": "ready", "message": ""}},
     }
     assert (after["running"], after["waiting"], after["healthy"]) == (0, 0, True)
     assert 0 <= after["kv_cache_use"] <= 1

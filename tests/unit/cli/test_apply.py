@@ -67,6 +67,39 @@ def test_a_wrong_resource_leaves_the_platform_untouched(live: Platform, tmp_path
     assert (live.api.puts, live.facts) == ([], before)
 
 
+def roomy(*adapters: Path) -> dict[str, object]:
+    """A model that takes adapters, with these."""
+    listed = [{"name": at.name, "uri": f"file://{at}"} for at in adapters]
+    return model("llama", engine={"args": {"maxLoras": 2}}, adapters=listed)
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    directory = tmp_path / "tone"
+    directory.mkdir()
+    (directory / "adapter_config.json").write_text("{}")
+    (directory / "adapter_model.safetensors").write_bytes(b"")
+    return directory
+
+
+def test_other_adapters_are_given_to_the_engines_that_run(
+    live: Platform, tmp_path: Path, adapter: Path
+) -> None:
+    write(live.file, roomy(), model("mistral"), route())
+    live.api.config = manifests.load([live.file]).serve_config
+    write(live.file, roomy(adapter), model("mistral"), route())
+    result = run("apply", str(live.file))
+    assert result.exit_code == 0, result.stderr
+    assert "  llama: its engines were given other adapters" in result.stdout
+    assert "replaced" not in result.stdout
+    assert live.endpoint.config.deployments[0].adapters == ("tone",)
+    puts = len(live.api.puts)
+    write(live.file, roomy(adapter, tmp_path / "nowhere"), model("mistral"), route())
+    result = run("apply", str(live.file))
+    assert (result.exit_code, len(live.api.puts)) == (1, puts)
+    assert "llama:nowhere: file:///" in result.stderr
+
+
 def test_a_model_that_is_gone_is_named(live: Platform) -> None:
     only = {"variants": [{"name": "control", "deployment": "llama", "weight": 1}]}
     write(live.file, model("llama"), route(**only))

@@ -35,7 +35,7 @@ def screen() -> tuple[Console, io.StringIO]:
 def test_each_model_is_told_and_an_old_progress_is_taken_away(tmp_path: Path, home: Path) -> None:
     console, written = screen()
     ProgressFile(progress_file(home, "llama"))("load")
-    fetch_weights({"llama": settings("llama", f"file://{a_model(tmp_path / 'model')}")}, console)
+    fetch_weights({"llama": settings("llama", f"file://{a_model(tmp_path / 'model')}")}, {}, console)
     assert "  llama: weights ready\n" in written.getvalue()
     assert not progress_file(home, "llama").exists()
 
@@ -43,6 +43,6 @@ def test_each_model_is_told_and_an_old_progress_is_taken_away(tmp_path: Path, ho
 def test_a_source_that_cannot_be_had_is_told_with_its_model(tmp_path: Path) -> None:
     console, _ = screen()
     with pytest.raises(CommandFailed, match=r"^llama: ") as failure:
-        fetch_weights({"llama": settings("llama", f"file://{tmp_path}/nowhere")}, console)
+        fetch_weights({"llama": settings("llama", f"file://{tmp_path}/nowhere")}, {}, console)
     assert failure.value.exit_code == 1
     assert "nowhere" in str(failure.value)

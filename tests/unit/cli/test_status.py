@@ -13,7 +13,7 @@ from tests.fakes.serve_api import FakeServeApi, State
 from tests.unit.cli.running import alive, platform, run
 from tests.unit.telemetry.builders import Clock, request, telemetry
 from tradewind.cli import manifests
-from tradewind.cli.status import routes_table
+from tradewind.cli.status import adapters_table, failed_adapters, routes_table
 from tradewind.cli.traffic import Traffic, read_traffic, scrape
 from tradewind.compiler.compile import Compiled
 from tradewind.serve.local import free_port
@@ -52,6 +52,38 @@ def lines(table: Table, width: int = 80) -> list[list[str]]:
     screen = io.StringIO()
     Console(file=screen, width=width, _environ={}).print(table)
     return [line.split() for line in screen.getvalue().splitlines() if line.strip()]
+
+
+TOLD = {
+    "deployments": {
+        "llama": {
+            "ready": 2,
+            "adapters": {
+                "tone": {"ready": 2, "loading": 0, "failed": 0, "message": ""},
+                "slow": {"ready": 1, "loading": 1, "failed": 0, "message": "fetching hf://a/b"},
+                "large": {"ready": 0, "loading": 0, "failed": 2, "message": "its rank is 64"},
+            },
+        },
+        "mistral": {"ready": 1},
+    }
+}
+
+
+def test_each_adapter_has_its_line_and_says_what_it_waits_for_or_why_it_failed() -> None:
+    table = adapters_table(TOLD)
+    assert table is not None
+    assert lines(table, 100)[2:] == [
+        ["llama:tone", "2/2", "ready"],
+        ["llama:slow", "1/2", "loading", "fetching", "hf://a/b"],
+        ["llama:large", "0/2", "failed", "its", "rank", "is", "64"],
+    ]
+    assert failed_adapters(TOLD) == ["llama:large (its rank is 64)"]
+
+
+@pytest.mark.parametrize("told", [{}, {"deployments": {"mistral": {"ready": 1}}}])
+def test_without_adapters_there_is_no_table_of_them(told: dict[str, object]) -> None:
+    assert adapters_table(told) is None
+    assert failed_adapters(told) == []
 
 
 def test_without_a_platform_it_fails_and_says_where_it_looked(home: Path) -> None:

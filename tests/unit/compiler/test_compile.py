@@ -174,7 +174,7 @@ def test_adapters_are_read_as_the_model_is() -> None:
     source = {"uri": "hf://a/b", "endpoint": "https://hub.internal", "tokenSecret": {"env": "HF"}}
     adapters = [{"name": "own", "uri": "hf://a/c", "revision": "v2"}, {"name": "far", "uri": "s3://loras/x"}]
     result = compiled(model(source=source, adapters=adapters))
-    own, far = result.engines["llama"].adapters
+    own, far = result.adapters["llama"]
     assert (own.source.token, own.source.endpoint, own.source.revision) == (
         result.engines["llama"].source.token,
         "https://hub.internal",
@@ -182,6 +182,29 @@ def test_adapters_are_read_as_the_model_is() -> None:
     )
     assert (far.source.token, far.source.endpoint) == (None, None)
     assert result.gateway.deployments[0].adapters == ("own", "far")
+
+
+def test_another_list_of_adapters_is_live_and_no_new_engine() -> None:
+    tone, other = ({"name": name, "uri": f"hf://a/{name}"} for name in ("tone", "other"))
+    one, two = (app(compiled(model(adapters=listed)), "llama") for listed in ([tone], [tone, other]))
+    assert one["args"] == two["args"]
+    assert one["args"]["settings"]["lora"] is True
+    (before,), (after,) = one["deployments"], two["deployments"]
+    assert before["user_config"]["adapters"] == [{"name": "tone", "source": {"uri": "hf://a/tone"}}]
+    assert len(after["user_config"]["adapters"]) == 2
+    assert before | {"user_config": after["user_config"]} == after
+
+
+def test_the_first_adapter_needs_an_engine_that_has_room_for_one() -> None:
+    adapters = [{"name": "tone", "uri": "hf://a/tone"}]
+    without, with_one = app(compiled(model()), "llama"), app(compiled(model(adapters=adapters)), "llama")
+    assert without["args"] != with_one["args"]
+    assert "user_config" not in without["deployments"][0]
+    roomy = {"args": {"maxLoras": 2}}
+    empty = app(compiled(model(engine=roomy)), "llama")
+    full = app(compiled(model(engine=roomy, adapters=adapters)), "llama")
+    assert empty["args"] == full["args"]
+    assert empty["deployments"][0]["user_config"] == {}
 
 
 def test_a_drain_is_for_the_engine_and_the_gateway_before_it() -> None:
@@ -380,7 +403,7 @@ def test_bucket_keys_are_files_of_a_secret_in_a_cluster_and_the_machines_own_on_
     assert source.region == "eu-west-1"
     assert source.s3_key is not None
     assert source.s3_key.access_key_id.file == f"{TOKENS_DIR}/{secret_file('weights', 'id')}"
-    own, alike, public = (adapter.source for adapter in remote.engines["llama"].adapters)
+    own, alike, public = (adapter.source for adapter in remote.adapters["llama"])
     assert own.gcs_key is not None
     assert own.gcs_key.file == f"{TOKENS_DIR}/{secret_file('adapters', 'key.json')}"
     assert (own.s3_key, own.region) == (None, None)

@@ -17,7 +17,8 @@ from tradewind.engine.stats import EngineStats
 
 TOKEN = "5" * 64
 PREFIX = "/engines/llama"
-STATS = EngineStats("llama", "llama", "generate", 2048, 1, 2, 0.5, 77, True, ["llama:tone"], "0.32.0")
+TONE = {"tone": {"state": "ready", "message": ""}}
+STATS = EngineStats("llama", "llama", "generate", 2048, 1, 2, 0.5, 77, True, TONE, "0.32.0")
 
 
 class Inner:
@@ -218,7 +219,7 @@ async def test_stats_are_answered_here() -> None:
         "kv_cache_use": 0.5,
         "tokens_generated": 77,
         "healthy": True,
-        "adapters": ["llama:tone"],
+        "adapters": TONE,
         "version": "0.32.0",
     }
     assert inner.scopes == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,10 @@ VALUES = (
     "runner",
     "max_loras",
     "max_lora_rank",
+    "max_cpu_loras",
     "hf_overrides",
 )
-LISTS = ("served_model_name", "allowed_media_domains", "lora_modules")
+LISTS = ("served_model_name", "allowed_media_domains")
 KNOWN = (
     {name: Known(f"--{name.replace('_', '-')}", True, f"--no-{name.replace('_', '-')}") for name in SWITCHES}
     | {name: Known(f"--{name.replace('_', '-')}", False) for name in VALUES}
@@ -43,8 +43,8 @@ def settings(args: dict[str, Any] | None = None, **changes: Any) -> EngineSettin
 def line(
     args: dict[str, Any] | None = None, defaults: dict[str, Any] | None = None, **changes: Any
 ) -> list[str]:
-    adapters = changes.pop("adapters", {})
-    return command_line(settings(args, **changes), KNOWN, MODEL, adapters, defaults or {})
+    ranks = changes.pop("ranks", ())
+    return command_line(settings(args, **changes), KNOWN, MODEL, ranks, defaults or {})
 
 
 def test_what_the_platform_always_says() -> None:
@@ -97,24 +97,33 @@ def test_pooling_models_run_as_such(task: Task, expected: bool) -> None:
     assert ("--runner=pooling" in line(task=task)) is expected
 
 
-def test_adapters_become_modules_of_the_right_rank(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text('{"r": 20}')
-    argv = line(adapters={"tone": tmp_path})
-    module = json.loads(argv[argv.index("--lora-modules") + 1])
-    assert module == {"name": "llama:tone", "path": str(tmp_path), "base_model_name": "llama"}
-    assert "--enable-lora" in argv
-    assert "--max-lora-rank=32" in argv
-    assert "--max-loras=1" in argv
+def test_an_engine_without_adapters_makes_no_room_for_them() -> None:
+    assert not any("lora" in item for item in line())
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
-    [("{}", "gives no rank"), ("no json", "gives no rank"), ('{"r": 999}', "at most 512")],
+    ("ranks", "args", "expected"),
+    [
+        pytest.param((), {}, (16, 4, 64), id="some may come"),
+        pytest.param((20, 8), {}, (32, 4, 64), id="the largest fits"),
+        pytest.param((8,) * 6, {}, (16, 6, 64), id="one slot each"),
+        pytest.param((999,), {}, (16, 4, 64), id="one that no vLLM takes"),
+        pytest.param((8,), {"max_lora_rank": 64, "max_loras": 1}, (64, 1, 64), id="as the resource says"),
+        pytest.param((8,), {"max_loras": 80}, (16, 80, 80), id="more slots than usual"),
+        pytest.param((8,), {"max_cpu_loras": 2}, (16, 2, 2), id="little memory"),
+    ],
 )
-def test_adapters_without_a_usable_rank(tmp_path: Path, config: str, message: str) -> None:
-    (tmp_path / "adapter_config.json").write_text(config)
-    with pytest.raises(EngineStartError, match=message):
-        line(adapters={"tone": tmp_path})
+def test_the_room_for_adapters(
+    ranks: tuple[int, ...], args: dict[str, Any], expected: tuple[int, int, int]
+) -> None:
+    argv = line(args, lora=True, ranks=ranks)
+    rank, slots, kept = expected
+    assert "--enable-lora" in argv
+    assert {item for item in argv if item.startswith("--max")} == {
+        f"--max-lora-rank={rank}",
+        f"--max-loras={slots}",
+        f"--max-cpu-loras={kept}",
+    }
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tradewind.api.wire import AdapterSettings, EngineSettings, SecretRef, SourceSettings
+from tradewind.api.wire import EngineSettings, SecretRef, SourceSettings
 from tradewind.engine.errors import SourceError
 from tradewind.engine.sources import gguf, weights
 from tradewind.engine.sources.cache import READY, ready_directory
 from tradewind.engine.sources.report import ProgressFile, both, silent
-from tradewind.engine.sources.resolve import prefetch, read_token, resolve
+from tradewind.engine.sources.resolve import prefetch, prefetch_adapter, read_token, resolve
 
 
 def write(directory: Path, *names: str) -> Path:
@@ -34,16 +34,14 @@ def test_a_directory_with_safetensors_is_used_where_it_is(tmp_path: Path) -> Non
     assert not (tmp_path / "cache").exists()
 
 
-def test_prefetch_has_the_model_and_its_adapters(tmp_path: Path) -> None:
+def test_a_model_and_an_adapter_are_had_each_by_itself(tmp_path: Path) -> None:
     model = write(tmp_path / "model", "config.json", "model.safetensors")
     tone = write(tmp_path / "tone", "adapter_config.json", "adapter_model.safetensors")
-    settings = EngineSettings(
-        name="m",
-        source=file_source(model),
-        adapters=(AdapterSettings(name="tone", source=file_source(tone)),),
-    )
-    local = prefetch(settings, cache_dir=tmp_path / "cache")
-    assert (local.directory, local.adapters) == (model, {"tone": tone})
+    settings = EngineSettings(name="m", source=file_source(model))
+    assert prefetch(settings, cache_dir=tmp_path / "cache") == model
+    assert prefetch_adapter(file_source(tone), cache_dir=tmp_path / "cache") == tone
+    with pytest.raises(SourceError, match="adapter_config"):
+        prefetch_adapter(file_source(model), cache_dir=tmp_path / "cache")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from tradewind.api.wire import (
 )
 from tradewind.gateway.app import Gateway
 from tradewind.gateway.upstream import Upstream
-from tradewind.routing.replica import ReplicaAddress
+from tradewind.routing.replica import AdapterReport, ReplicaAddress
 from tradewind.telemetry.metrics import GatewayMetrics
 from tradewind.telemetry.record import RequestRecord
 from tradewind.telemetry.requests import RequestTelemetry
@@ -252,6 +252,12 @@ class Stage:
         for name, replicas in self.engines.items():
             addresses = [ReplicaAddress("127.0.0.1", engine.port) for engine in replicas]
             self.gateway.directory.update(table[name], addresses)
+
+    def report(self, deployment: str, *replicas: Mapping[str, AdapterReport]) -> None:
+        """Each replica in its turn tells how it has its adapters, as the prober would hear it."""
+        views = self.gateway.directory.views(deployment)
+        for view, adapters in zip(views, replicas, strict=True):
+            self.gateway.directory.report(view, running=0, waiting=0, adapters=adapters)
 
     config: GatewayConfig = field(default_factory=config)
 

@@ -31,6 +31,7 @@ from tradewind.gateway.limits import parse_object
 from tradewind.gateway.patterns import EXPANDED_ATOMS, expanded_size
 from tradewind.gateway.prepare import salt_secret, tenant_salt
 from tradewind.gateway.problems import Refused
+from tradewind.routing.replica import AdapterReport
 
 CANARY = "canary-prompt-6f1d"
 
@@ -284,6 +285,7 @@ async def test_row_14_adapters_come_from_the_deployment_only() -> None:
         routes=[route("chat", VariantEntry(name="tone", deployment="llama", adapter="tone"))],
     )
     async with stage(settings) as s:
+        s.report("llama", {"tone": AdapterReport("ready"), "other": AdapterReport("ready")})
         assert (await s.client.chat()).status == 200
         assert s.engine.seen[-1].json["model"] == "llama:tone"
         for name in ("llama:../../etc", "llama:other", "../llama", "/models/x", "llama:"):

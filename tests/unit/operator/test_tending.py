@@ -11,7 +11,7 @@ from aiohttp import web
 from tests.unit.operator.desired.worlds import busy
 from tradewind.rayapi.client import ControlError
 from tradewind_operator.credentials import Credentials
-from tradewind_operator.status.live import Live
+from tradewind_operator.status.live import AdapterLive, Live
 from tradewind_operator.tending import Charge, Tender, parse_gateway
 
 CREDENTIALS = Credentials("ray-token", "internal-token", b"k" * 64)
@@ -26,7 +26,14 @@ SERVE = {
 READY = {
     "status": "ready",
     "revision": "r1",
-    "deployments": {"llama": {"ready": 1, "context_length": 8192}, "cold": {"ready": 0}},
+    "deployments": {
+        "llama": {
+            "ready": 1,
+            "context_length": 8192,
+            "adapters": {"tone": {"ready": 0, "loading": 1, "failed": 0, "message": "fetching s3://a/b"}},
+        },
+        "cold": {"ready": 0},
+    },
 }
 
 
@@ -84,6 +91,10 @@ async def test_both_sides_are_read_with_a_token_each(platform: Platform, tender:
     assert live.gateway.revision == "r1"
     assert live.gateway.deployments["llama"].context_length == 8192
     assert live.gateway.deployments["cold"].context_length is None
+    assert live.gateway.deployments["cold"].adapters == {}
+    assert live.gateway.deployments["llama"].adapters == {
+        "tone": AdapterLive(loading=1, message="fetching s3://a/b")
+    }
     assert platform.tokens == {
         "/api/serve/applications/": "Bearer ray-token",
         "/readyz": "Bearer internal-token",

@@ -21,7 +21,7 @@ from tradewind.routing.admission import (
     QueueFull,
     Timeout,
 )
-from tradewind.routing.replica import ReplicaAddress, ReplicaDirectory, ReplicaView
+from tradewind.routing.replica import AdapterReport, ReplicaAddress, ReplicaDirectory, ReplicaView
 
 
 class Alarm:
@@ -80,8 +80,17 @@ class Setup:
     def scale(self, replicas: int) -> None:
         self.directory.update(entry(self.capacity), [ReplicaAddress("h", 1 + n) for n in range(replicas)])
 
-    def waiting(self, exclude: tuple[str, ...] = (), wait_s: float = 10) -> asyncio.Task[ReplicaView]:
-        return asyncio.create_task(self.admission.acquire("small", wait_s=wait_s, exclude=exclude))
+    def waiting(
+        self, exclude: tuple[str, ...] = (), wait_s: float = 10, adapter: str | None = None
+    ) -> asyncio.Task[ReplicaView]:
+        return asyncio.create_task(
+            self.admission.acquire("small", wait_s=wait_s, exclude=exclude, adapter=adapter)
+        )
+
+    def report(self, number: int, **adapters: AdapterReport) -> None:
+        """Replica `number` tells how it has its adapters."""
+        view = self.directory.views("small")[number]
+        self.directory.report(view, running=0, waiting=0, adapters=adapters)
 
 
 async def settle() -> None:
@@ -99,6 +108,44 @@ async def test_a_free_replica_is_taken_at_once_and_counted() -> None:
     setup.admission.release(first)
     setup.admission.release(second)
     assert first.outstanding == second.outstanding == 0
+    assert setup.admission.loads() == {}
+
+
+async def test_who_waits_for_an_adapter_gets_the_first_replica_that_has_it_and_holds_up_nobody() -> None:
+    setup = Setup(replicas=2)
+    first = setup.waiting(adapter="tone")
+    await settle()
+    plain = setup.waiting()
+    await settle()
+    assert plain.done()
+    setup.admission.release(await plain)
+    setup.report(1, tone=AdapterReport("loading"))
+    await settle()
+    assert not first.done()
+    setup.report(1, tone=AdapterReport("ready"))
+    assert (await first).id == "h:2"
+
+
+async def test_nobody_waits_for_an_adapter_that_cannot_be_loaded() -> None:
+    setup = Setup()
+    early = setup.waiting(adapter="tone")
+    await settle()
+    setup.report(0, tone=AdapterReport("failed", "no such file"))
+    for request in (early, setup.waiting(adapter="tone")):
+        with pytest.raises(NoReplica, match="no replica can load the adapter tone"):
+            await request
+    assert setup.time.armed == 0
+    assert (await setup.waiting()).id == "h:1"
+
+
+async def test_an_adapter_that_takes_too_long_is_waited_for_within_bounds() -> None:
+    setup = Setup()
+    request = setup.waiting(adapter="tone", wait_s=5)
+    await settle()
+    setup.time.pass_by(5)
+    with pytest.raises(Timeout) as late:
+        await request
+    assert not late.value.ready
     assert setup.admission.loads() == {}
 
 

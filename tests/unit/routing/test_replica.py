@@ -9,7 +9,14 @@ from random import Random
 import pytest
 
 from tradewind.api.wire import DeploymentEntry
-from tradewind.routing.replica import SCAN_UP_TO, ReplicaAddress, ReplicaDirectory, ReplicaView, choose
+from tradewind.routing.replica import (
+    SCAN_UP_TO,
+    AdapterReport,
+    ReplicaAddress,
+    ReplicaDirectory,
+    ReplicaView,
+    choose,
+)
 
 
 def entry(name: str = "small", capacity: int = 4, prefix: str = "/engines/small") -> DeploymentEntry:
@@ -65,6 +72,40 @@ def test_ties_are_settled_evenly() -> None:
     seen = picked(views([1, 0, 0, 0]))
     assert set(seen) == {1, 2, 3}
     assert min(seen.values()) > 150
+
+
+@pytest.mark.parametrize("count", [3, SCAN_UP_TO + 5])
+def test_requests_for_an_adapter_go_where_it_is_loaded(count: int) -> None:
+    candidates = views([0] * count)
+    candidates[0].adapters = {"tone": AdapterReport("loading")}
+    candidates[1].adapters = {"tone": AdapterReport("failed"), "other": AdapterReport("ready")}
+    candidates[2].adapters = {"tone": AdapterReport("ready")}
+    candidates[2].outstanding = 9
+    for _ in range(50):
+        assert choose(candidates, now=0, rng=Random(), adapter="tone") is candidates[2]
+    assert choose(candidates, now=0, rng=Random(), adapter="tone", exclude=(candidates[2].id,)) is None
+    assert choose(candidates, now=0, rng=Random(), adapter="unheard-of") is None
+    assert choose(candidates, now=0, rng=Random()) is not candidates[2]
+
+
+def test_an_adapter_is_refused_when_every_replica_that_answers_says_so() -> None:
+    directory = directory_of(2)
+    first, second = directory.views("small")
+    failed, ready = {"tone": AdapterReport("failed")}, {"tone": AdapterReport("ready")}
+    assert not directory.refused("small", "tone")  # nobody has spoken
+    directory.report(first, running=0, waiting=0, adapters=failed)
+    assert not directory.refused("small", "tone")
+    directory.report(second, running=0, waiting=0, adapters=failed)
+    assert directory.refused("small", "tone")
+    assert not directory.refused("small", None)
+    assert not directory.any_ready("small", adapter="tone")
+    directory.report(second, running=0, waiting=0, adapters=ready)
+    assert directory.any_ready("small", adapter="tone")
+    assert not directory.any_ready("small", {second.id}, "tone")
+    directory.mark_down(second)
+    assert directory.refused("small", "tone")
+    directory.mark_down(first)
+    assert not directory.refused("small", "tone")  # nobody is there: that may change
 
 
 def test_full_down_unhealthy_and_excluded_replicas_are_out() -> None:

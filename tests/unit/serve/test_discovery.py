@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
 from ray.serve._private.common import RequestProtocol
 from ray.serve._private.long_poll import LongPollClient, LongPollNamespace
 from ray.serve.schema import Target, TargetGroup
 
-from tradewind.serve.discovery import Address, addresses_by_app
+from tradewind.compiler.ray_environment import Ports, ray_environment
+from tradewind.serve.discovery import HOLD_S, Address, Held, addresses_by_app
 
 
 def group(app: str, protocol: RequestProtocol, *targets: Target) -> TargetGroup:
@@ -33,3 +37,81 @@ def test_the_installed_ray_has_what_discovery_listens_to() -> None:
     assert LongPollNamespace.TARGET_GROUPS.name == "TARGET_GROUPS"
     parameters = LongPollClient.__init__.__annotations__
     assert {"host_actor", "key_listeners", "call_in_event_loop", "client_id"} <= parameters.keys()
+
+
+ONE, TWO = (Address("10.0.0.1", port, f"r{port}") for port in (1, 2))
+
+
+class Alarm:
+    """A timer that goes off when told."""
+
+    def __init__(self, seconds: float, callback: Callable[[], None]) -> None:
+        assert seconds == HOLD_S
+        self.ring: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        self.ring = None
+
+
+class Watch:
+    """What a Held told, and its timers."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, list[Address]]] = []
+        self.alarms: list[Alarm] = []
+        self.held = Held(self._tell, self._later)
+
+    def _tell(self, found: Mapping[str, Sequence[Address]]) -> None:
+        self.told.append({app: list(addresses) for app, addresses in found.items()})
+
+    def _later(self, seconds: float, callback: Callable[[], None]) -> Alarm:
+        self.alarms.append(Alarm(seconds, callback))
+        return self.alarms[-1]
+
+    @property
+    def armed(self) -> list[Alarm]:
+        return [alarm for alarm in self.alarms if alarm.ring is not None]
+
+
+def test_the_only_replica_that_takes_over_a_configuration_is_never_gone() -> None:
+    watch = Watch()
+    for found in ([ONE], [], [], [ONE]):
+        watch.held.changed({"a": found, "b": [TWO]})
+    assert watch.told == [{"a": [ONE], "b": [TWO]}] * 4
+    assert (len(watch.alarms), watch.armed) == (1, [])
+
+
+def test_the_last_replica_that_stays_away_is_gone_after_a_while() -> None:
+    watch = Watch()
+    watch.held.changed({"a": [ONE]})
+    watch.held.changed({"a": []})
+    (alarm,) = watch.armed
+    assert alarm.ring is not None
+    alarm.ring()
+    assert watch.told[-1] == {"a": []}
+    watch.held.changed({"a": []})
+    assert watch.told[-1] == {"a": []}
+    assert len(watch.alarms) == 1
+
+
+def test_one_of_several_and_what_was_removed_are_gone_at_once() -> None:
+    watch = Watch()
+    watch.held.changed({"a": [ONE, TWO], "b": [ONE]})
+    watch.held.changed({"a": [TWO], "b": []})
+    assert watch.told[-1] == {"a": [TWO], "b": [ONE]}
+    watch.held.changed({"a": [TWO]})
+    assert watch.told[-1] == {"a": [TWO]}
+    assert watch.armed == []
+
+
+def test_a_gateway_that_stops_holds_nothing() -> None:
+    watch = Watch()
+    watch.held.changed({"a": [ONE]})
+    watch.held.changed({"a": []})
+    watch.held.stop()
+    assert watch.armed == []
+
+
+def test_a_replica_that_stops_takes_requests_for_longer_than_it_is_held() -> None:
+    environment = ray_environment(token_file=None, run_dir=Path("/run"), ingress="x", ports=Ports())
+    assert float(environment["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"]) > HOLD_S

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from tradewind.api.wire import EngineSettings, SecretRef, SourceSettings
@@ -18,31 +17,21 @@ from tradewind.secrets import SecretMissing, await_secret
 SCHEMES = ("file", "package", "hf", "s3", "gs")
 
 
-@dataclass(frozen=True, slots=True)
-class LocalModel:
-    """Everything an engine loads, on local disk."""
-
-    directory: Path
-    adapters: dict[str, Path]
-    """Adapter name -> directory."""
-
-
-def prefetch(
-    settings: EngineSettings, progress: Progress = silent, cache_dir: Path | None = None
-) -> LocalModel:
-    """Have the model and its adapters on disk: download and convert what is missing.
+def prefetch(settings: EngineSettings, progress: Progress = silent, cache_dir: Path | None = None) -> Path:
+    """Have the model on disk: download and convert what is missing. Its directory.
 
     Safe to call in several processes at once and again: what is there is used. Blocks. SourceError with
     the reason.
     """
-    cache = cache_dir or cache_home()
     mistral = settings.args.get("load_format") == "mistral"
-    directory = resolve(settings.source, cache, progress, consolidated=mistral)
-    adapters = {
-        adapter.name: resolve(adapter.source, cache, progress, kind=weights.Kind.ADAPTER)
-        for adapter in settings.adapters
-    }
-    return LocalModel(directory, adapters)
+    return resolve(settings.source, cache_dir or cache_home(), progress, consolidated=mistral)
+
+
+def prefetch_adapter(
+    source: SourceSettings, progress: Progress = silent, cache_dir: Path | None = None
+) -> Path:
+    """The same for a LoRA adapter."""
+    return resolve(source, cache_dir or cache_home(), progress, kind=weights.Kind.ADAPTER)
 
 
 def resolve(
