@@ -97,7 +97,7 @@ class Operated:
         return [replica["pid"] for replica in replicas if replica["state"] == "RUNNING"]
 
     def readiness(self) -> httpx.Response:
-        return httpx.get(f"{self.base}/readyz", headers={"authorization": f"Bearer {TOKEN}"}, timeout=5)
+        return httpx.get(f"{self.base}/readyz", headers={"authorization": f"Bearer {TOKEN}"}, timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_the_operator_learns_what_is_in_force(operated: Operated) -> None:
     told = operated.readiness().json()
     assert told["revision"] == compiled().gateway.revision
     assert told["deployments"] == {"tiny": {"ready": 1, "context_length": 512}}
-    assert "deployments" not in httpx.get(f"{operated.base}/readyz").json()
+    assert "deployments" not in httpx.get(f"{operated.base}/readyz", timeout=30).json()
 
 
 def test_neither_key_nor_token_is_in_what_the_operator_writes() -> None:
