@@ -114,7 +114,7 @@ class Platform:
         try:
             self.process.wait(90)
         finally:
-            _, left = psutil.wait_procs(self.children, timeout=5)
+            _, left = psutil.wait_procs(self.children, timeout=60)
             names = [f"{process.pid} {process.name()}" for process in left if process.is_running()]
             for process in left:
                 process.kill()

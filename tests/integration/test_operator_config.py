@@ -135,7 +135,7 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     finally:
         children = psutil.Process(process.pid).children(recursive=True)
         process.communicate(timeout=90)
-        _, left = psutil.wait_procs(children, timeout=10)
+        _, left = psutil.wait_procs(children, timeout=60)
         for child in left:
             child.kill()
     assert left == []
