@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 from openai import OpenAI
 
+from tradewind.api.headers import ENGINE_STATS_PATH, ENGINE_TOKEN
 from tradewind.rayapi.client import ServeControl
 from tradewind.serve import runfile
 
@@ -112,7 +114,7 @@ class Platform:
         try:
             self.process.wait(90)
         finally:
-            _, left = psutil.wait_procs(self.children, timeout=5)
+            _, left = psutil.wait_procs(self.children, timeout=60)
             names = [f"{process.pid} {process.name()}" for process in left if process.is_running()]
             for process in left:
                 process.kill()
@@ -156,6 +158,19 @@ class Platform:
             if f"ServeReplica:{deployment}:" in title:
                 found.append(process)
         return found
+
+    def engine_stats(self, deployment: str) -> dict[str, Any]:
+        """What a deployment's one replica says of itself, asked the way a gateway asks."""
+        control = self.control()
+        try:
+            groups = control._request("GET").json()["target_groups"]
+        finally:
+            control.close()
+        prefix = f"/engines/{deployment}"
+        [target] = [each for group in groups if group["route_prefix"] == prefix for each in group["targets"]]
+        url = f"http://{target['ip']}:{target['port']}{prefix}{ENGINE_STATS_PATH}"
+        stats: dict[str, Any] = httpx.get(url, headers={ENGINE_TOKEN: self.token}, timeout=30.0).json()
+        return stats
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a sample over the gateway's Prometheus page."""

