@@ -6,7 +6,7 @@
     ├── NotOurs                an object that the operator would write belongs to someone else
     └── ApiError               the API server said no, or nothing
         ├── NotFound           404: the object is not there
-        ├── NotServed          404: the server does not know the resource (a missing CRD, an old server)
+        ├── NotServed          404: the server does not know the resource (a missing CRD)
         ├── Conflict           409: someone else wrote in between
         │   └── AlreadyExists
         ├── Gone               410: a list or watch is too old to go on

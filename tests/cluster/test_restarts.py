@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 STEP_S = 240.0
 BIG = {"cpus": 16, "memory": "64Gi", "maxNodes": 2}
-OWNED = ("RayCluster", "Service", "ServiceAccount", "NetworkPolicy")
+OWNED = ("RayCluster", "Service", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget")
 CUSTOM = ("ServingCluster", "ModelDeployment", "ModelRoute", "Tenant")
 TIMES = {"activeResyncSeconds": 0.3, "resyncSeconds": 5}
 VOLATILE = frozenset(
