@@ -37,6 +37,7 @@ from tradewind_operator.publish import Publisher
 from tradewind_operator.queue import WorkQueue
 from tradewind_operator.reconcile import Reconciler, ReconcileSettings
 from tradewind_operator.release_cluster import Place, ReleaseCluster
+from tradewind_operator.rhythm import Rhythm
 from tradewind_operator.settings import ALL_NAMESPACES, Settings
 from tradewind_operator.tending import Tender
 from tradewind_operator.wakeups import Key, Wakeups
@@ -196,9 +197,7 @@ class Operator:
             defaults=defaults_of(settings),
             serve_url=settings.serve_url,
             gateway_url=settings.endpoint,
-            resync_s=settings.resync_seconds,
-            active_resync_s=settings.active_resync_seconds,
-            look_s=settings.look_seconds,
+            rhythm=Rhythm(settings.resync_seconds, settings.active_resync_seconds, settings.look_seconds),
         )
         gatherer = Gatherer(
             self._kube,

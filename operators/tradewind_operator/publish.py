@@ -11,10 +11,10 @@ from typing import Any, Final, Protocol
 
 from tradewind.telemetry.redaction import redact
 from tradewind_operator.api_server import ApiServer
-from tradewind_operator.errors import Conflict, Invalid, NotFound, OperatorError
+from tradewind_operator.errors import Conflict, Invalid, NotFound, OperatorError, Unreachable
 from tradewind_operator.events import Events
-from tradewind_operator.kinds import CUSTOM_KINDS
-from tradewind_operator.policy.namespace import Entry
+from tradewind_operator.kinds import CUSTOM_KINDS, SERVING_CLUSTER
+from tradewind_operator.policy.namespace import Entry, read_entry
 from tradewind_operator.policy.verdict import Key
 from tradewind_operator.status.cluster import cluster_status
 from tradewind_operator.status.conditions import FALSE, READY, TRUE, Said, changed, condition_of, written
@@ -130,6 +130,27 @@ class Publisher:
     def forget(self, cluster: ClusterKey, left: Iterable[Key] = ()) -> None:
         """Show nothing any more of what belonged to a cluster, but for what is `left` of it."""
         self._shown.keep(cluster.namespace, cluster.cluster, left)
+
+    async def tell_of_failure(self, key: ClusterKey, error: Exception, trace: str, now: datetime) -> None:
+        """Say on a ServingCluster that its reconcile failed. Never fails itself."""
+        known = isinstance(error, OperatorError)
+        logger.log(
+            logging.WARNING if known else logging.ERROR,
+            "reconcile of %s failed: %s",
+            key,
+            safe_text(error),
+            exc_info=None if known else error,
+            extra={"trace_id": trace},
+        )
+        try:
+            document = await self._api.get(SERVING_CLUSTER, key.namespace, key.cluster)
+            entry = read_entry(SERVING_CLUSTER.kind, document)
+            status = with_error(document.get("status") or {}, entry, error, now)
+            await self.publish({entry.key: entry}, key, {entry.key: status}, trace)
+        except (NotFound, Unreachable):
+            return
+        except Exception as second:
+            logger.warning("the failure of %s could not be told: %s", key, safe_text(second))
 
     async def _write(self, entry: Entry, namespace: str, status: dict[str, Any], trace: str) -> bool:
         document: Any = entry.document

@@ -30,6 +30,7 @@ from tradewind_operator.metrics import Conditions
 from tradewind_operator.policy.images import AllowedImages
 from tradewind_operator.publish import Publisher
 from tradewind_operator.reconcile import Reconciler, ReconcileSettings
+from tradewind_operator.rhythm import Rhythm
 from tradewind_operator.status.conditions import ACCEPTED, TRUE, condition_of
 from tradewind_operator.wakeups import Key, Wakeups
 
@@ -147,7 +148,10 @@ class World:
         gatherer = Gatherer(self.api, AllowedImages(()), RESYNC_S, self._know, RESYNC_S)
         defaults = Defaults(Images("head:1", "gateway:1", "cpu:1", "cuda:1"))
         to = ReconcileSettings(
-            defaults, lambda _, name: f"serve://{name}", lambda _, name: f"gateway://{name}", RESYNC_S
+            defaults,
+            lambda _, name: f"serve://{name}",
+            lambda _, name: f"gateway://{name}",
+            Rhythm(resync_s=RESYNC_S),
         )
         publisher = Publisher(self.api, Events(self.api, "operator"), Conditions())
         self._reconciler = Reconciler(

@@ -36,6 +36,7 @@ from tradewind_operator.metrics import CONDITION, OperatorMetrics
 from tradewind_operator.operator import allowed_images, defaults_of
 from tradewind_operator.publish import Publisher
 from tradewind_operator.reconcile import Reconciler, ReconcileSettings
+from tradewind_operator.rhythm import Rhythm
 from tradewind_operator.settings import Settings
 from tradewind_operator.wakeups import Key
 
@@ -58,7 +59,10 @@ class World:
         events = Events(self.api, "me", clock=self.clock, now=self.clock.now)
         self.rays = PlayedRays(self.clock)
         to = ReconcileSettings(
-            defaults_of(settings), lambda _, name: f"serve://{name}", lambda _, name: f"gateway://{name}"
+            defaults_of(settings),
+            lambda _, name: f"serve://{name}",
+            lambda _, name: f"gateway://{name}",
+            Rhythm(),
         )
         self.reconciler = Reconciler(
             self.api,
