@@ -40,7 +40,7 @@ from tradewind_operator.release_cluster import Place, ReleaseCluster
 from tradewind_operator.rhythm import Rhythm
 from tradewind_operator.settings import ALL_NAMESPACES, Settings
 from tradewind_operator.tending import Tender
-from tradewind_operator.wakeups import Key, Wakeups
+from tradewind_operator.wakeups import ClusterKey, Wakeups
 from tradewind_operator.watching import Heartbeats, Scope, Watches, missing, quiet_kopf
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class Operator:
         self._tender = Tender()
         self._wakeups = Wakeups()
         self._reconciler = self._make_reconciler(identity, tracing)
-        self.queue: WorkQueue[Key] = WorkQueue(self._reconciler, workers=settings.workers)
+        self.queue: WorkQueue[ClusterKey] = WorkQueue(self._reconciler, workers=settings.workers)
         self._watches = Watches(connection, self._scope(connection), self._seen, self._await_kinds)
         self._elector = self._make_elector(connection, identity)
         self._release = self._make_release(connection, identity)

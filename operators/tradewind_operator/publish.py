@@ -13,7 +13,7 @@ from tradewind.telemetry.redaction import redact
 from tradewind_operator.api_server import ApiServer
 from tradewind_operator.errors import Conflict, Invalid, NotFound, OperatorError, Unreachable
 from tradewind_operator.events import Events
-from tradewind_operator.kinds import CUSTOM_KINDS, SERVING_CLUSTER
+from tradewind_operator.kinds import CUSTOM_KINDS, MODEL_DEPLOYMENT, MODEL_ROUTE, SERVING_CLUSTER, TENANT
 from tradewind_operator.policy.namespace import Entry, read_entry
 from tradewind_operator.policy.verdict import Key
 from tradewind_operator.status.cluster import cluster_status
@@ -23,7 +23,7 @@ from tradewind_operator.status.observation import Observation
 from tradewind_operator.status.route import answering, route_status
 from tradewind_operator.status.tenant import tenant_status
 from tradewind_operator.status.transitions import EventNote, transitions
-from tradewind_operator.wakeups import Key as ClusterKey
+from tradewind_operator.wakeups import ClusterKey
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +38,13 @@ Statuses = dict[Key, dict[str, Any]]
 def statuses_of(seen: Observation) -> Statuses:
     """The new status of everything that the cluster speaks about. Pure, and slow for many resources."""
     entries = seen.decision.entries.values()
-    models = {e.name: deployment_status(e, seen) for e in entries if e.kind == "ModelDeployment"}
+    models = {e.name: deployment_status(e, seen) for e in entries if e.kind == MODEL_DEPLOYMENT.kind}
     ready = answering(models)
     writers: dict[str, Callable[[Entry], dict[str, Any]]] = {
-        "ModelDeployment": lambda entry: models[entry.name],
-        "ModelRoute": lambda entry: route_status(entry, seen, ready),
-        "Tenant": lambda entry: tenant_status(entry, seen),
-        "ServingCluster": lambda entry: cluster_status(entry, seen),
+        MODEL_DEPLOYMENT.kind: lambda entry: models[entry.name],
+        MODEL_ROUTE.kind: lambda entry: route_status(entry, seen, ready),
+        TENANT.kind: lambda entry: tenant_status(entry, seen),
+        SERVING_CLUSTER.kind: lambda entry: cluster_status(entry, seen),
     }
     return {entry.key: writers[entry.kind](entry) for entry in entries}
 

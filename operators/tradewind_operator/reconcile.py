@@ -47,7 +47,7 @@ from tradewind_operator.situation import Situation, clusters_in, world_of
 from tradewind_operator.status.draining import ended
 from tradewind_operator.status.observation import Observation
 from tradewind_operator.status.transitions import WARNING, EventNote
-from tradewind_operator.wakeups import Key
+from tradewind_operator.wakeups import ClusterKey
 
 
 class Metrics(Protocol):
@@ -92,19 +92,19 @@ class Reconciler:
         self._ray_clusters = RayClusters(api, self._applier, clock, now)
         self._clock = clock
         self._now = now
-        self._memories: dict[Key, Memory] = {}
+        self._memories: dict[ClusterKey, Memory] = {}
 
-    def changed(self, key: Key, *kinds: Kind) -> None:
+    def changed(self, key: ClusterKey, *kinds: Kind) -> None:
         """Custom resources of its namespace, of these kinds or of any, have changed: the decision is old."""
         if (memory := self._memories.get(key)) is not None:
             memory.mark(*kinds)
 
-    def woken(self, key: Key) -> None:
+    def woken(self, key: ClusterKey) -> None:
         """A RayCluster has changed: it is time to look."""
         if (memory := self._memories.get(key)) is not None:
             memory.look_at = NEVER
 
-    async def __call__(self, key: Key) -> float | None:
+    async def __call__(self, key: ClusterKey) -> float | None:
         """Returns seconds until the key is due again by itself; None when there is nothing of it.
 
         Raises:
@@ -132,7 +132,7 @@ class Reconciler:
                 self._metrics.reconciled(time.monotonic() - began, failure)
                 _describe(span, failure, calls)
 
-    async def _reconcile(self, key: Key, memory: Memory, trace: str) -> float | None:
+    async def _reconcile(self, key: ClusterKey, memory: Memory, trace: str) -> float | None:
         created_before = memory.credentials is not None
         busy = await self._gatherer.gather(key, memory, self._clock())
         decision = memory.decision
@@ -179,7 +179,7 @@ class Reconciler:
         memory.look_at = self._clock() + self._settings.rhythm.next_look(statuses, seen)
         return self._next_due(memory)
 
-    async def _release(self, key: Key, memory: Memory, seen: Observation) -> None:
+    async def _release(self, key: ClusterKey, memory: Memory, seen: Observation) -> None:
         """Let go what has ended."""
         decision = seen.decision
         removals = [change for change in finalizer_changes(decision, ended(seen)) if not change.add]

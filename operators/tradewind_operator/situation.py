@@ -19,14 +19,14 @@ from tradewind_operator.policy.decision import Decision
 from tradewind_operator.policy.namespace import Entry
 from tradewind_operator.status.observation import Observation
 from tradewind_operator.status.raycluster import RayClusterState
-from tradewind_operator.wakeups import Key
+from tradewind_operator.wakeups import ClusterKey
 
 
 @dataclass(frozen=True, slots=True)
 class Situation:
     """What the steps of one reconcile go by. They bring `memory` up to date with what they do."""
 
-    key: Key
+    key: ClusterKey
     memory: Memory
     decision: Decision
     world: ClusterWorld | None
@@ -87,7 +87,7 @@ def clusters_in(memory: Memory) -> dict[str, Manifest]:
     }
 
 
-def world_of(key: Key, memory: Memory, decision: Decision, defaults: Defaults) -> ClusterWorld | None:
+def world_of(key: ClusterKey, memory: Memory, decision: Decision, defaults: Defaults) -> ClusterWorld | None:
     """What the manifests are made from; None while nothing is in force, or an earlier release's RayService
     keeps all as it is."""
     if memory.earlier is not None or decision.spec is None or decision.compiled is None:
@@ -109,5 +109,5 @@ def world_of(key: Key, memory: Memory, decision: Decision, defaults: Defaults) -
     )
 
 
-def _ref(key: Key, name: str) -> ObjectRef:
+def _ref(key: ClusterKey, name: str) -> ObjectRef:
     return ObjectRef(RAY_CLUSTER.api_version, RAY_CLUSTER.kind, key.namespace, name)

@@ -60,6 +60,10 @@ class Ladder:
         else:
             self._chosen[entry.key] = form
 
+    def chosen(self, key: Key) -> Form:
+        """The form in force. Raises KeyError where there is none."""
+        return self._chosen[key]
+
     def is_chosen(self, entry: Entry) -> bool:
         """Whether a form of it is in force."""
         return entry.key in self._chosen

@@ -18,6 +18,7 @@ from tradewind.api.resources import KINDS, InvalidResourceError, Resource, parse
 from tradewind.api.route import ModelRoute
 from tradewind.compiler.documents import Located
 from tradewind.compiler.world import DEFAULT_CLUSTER
+from tradewind_operator.kinds import MODEL_DEPLOYMENT, MODEL_ROUTE, SERVING_CLUSTER, TENANT
 from tradewind_operator.policy.verdict import Finding, Key, Reason
 
 Document = Mapping[str, Any]
@@ -155,19 +156,19 @@ class Namespace:
 
     @property
     def clusters(self) -> dict[str, Entry]:
-        return self.tables["ServingCluster"]
+        return self.tables[SERVING_CLUSTER.kind]
 
     @property
     def deployments(self) -> dict[str, Entry]:
-        return self.tables["ModelDeployment"]
+        return self.tables[MODEL_DEPLOYMENT.kind]
 
     @property
     def routes(self) -> dict[str, Entry]:
-        return self.tables["ModelRoute"]
+        return self.tables[MODEL_ROUTE.kind]
 
     @property
     def tenants(self) -> dict[str, Entry]:
-        return self.tables["Tenant"]
+        return self.tables[TENANT.kind]
 
     @property
     def speaker(self) -> str:
@@ -178,7 +179,19 @@ class Namespace:
         """Every ServingCluster that must be reconciled, missing ones included."""
         return frozenset(self.clusters) | frozenset(self.deployment_homes.values()) | {self.speaker}
 
-    def route_home(self, entry: Entry) -> str:
+    def entries(self) -> Iterable[Entry]:
+        """All resources, kind by kind."""
+        return (entry for table in self.tables.values() for entry in table.values())
+
+    def home(self, entry: Entry) -> str:
+        """The ServingCluster whose reconcile speaks about a resource; that of a tenant, the speaker."""
+        if entry.kind == SERVING_CLUSTER.kind:
+            return entry.name
+        if entry.kind == MODEL_DEPLOYMENT.kind:
+            return self.deployment_homes[entry.name]
+        return self._route_home(entry) if entry.kind == MODEL_ROUTE.kind else self.speaker
+
+    def _route_home(self, entry: Entry) -> str:
         """The cluster of the route's deployments; where that is not one, of the first that there is."""
         found = [clusters for form in entry.forms() if (clusters := self._clusters_of(form))]
         single = [clusters[0] for clusters in found if len(set(clusters)) == 1]

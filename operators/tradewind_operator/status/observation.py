@@ -11,6 +11,7 @@ from typing import Any
 from tradewind.api.wire import RouteEntry
 from tradewind.compiler.compile import CLUSTER_PORT
 from tradewind.rayapi.app_status import AppStatus, settings_revision
+from tradewind_operator.kinds import SERVING_CLUSTER
 from tradewind_operator.planning.clusters import ClustersPlan, Upgrade
 from tradewind_operator.planning.differences import Demand
 from tradewind_operator.planning.moves import GATEWAY, Moves
@@ -47,7 +48,7 @@ class Observation:
     def active_name(self) -> str | None:
         if self.plan is not None:
             return self.plan.active
-        entry = self.decision.entries.get(("ServingCluster", self.decision.cluster))
+        entry = self.decision.entries.get((SERVING_CLUSTER.kind, self.decision.cluster))
         recorded = entry.status.get("rayCluster") if entry is not None else None
         return str(recorded) if recorded in self.clusters else None
 

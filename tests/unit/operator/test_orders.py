@@ -32,7 +32,7 @@ from tradewind_operator.publish import Publisher
 from tradewind_operator.reconcile import Reconciler, ReconcileSettings
 from tradewind_operator.rhythm import Rhythm
 from tradewind_operator.status.conditions import ACCEPTED, TRUE, condition_of
-from tradewind_operator.wakeups import Key, Wakeups
+from tradewind_operator.wakeups import ClusterKey, Wakeups
 
 NAMESPACE = "team"
 CLUSTERS = ("default", "other")
@@ -143,7 +143,7 @@ class World:
         """The operator's: it stands still, so that nothing is read anew but for what was heard."""
         self._rays = PlayedRays(lambda: self.time)
         self._news: list[tuple[Resource, str, Data]] = []
-        self._asked: set[Key] = set()
+        self._asked: set[ClusterKey] = set()
         self._wakeups = Wakeups()
         gatherer = Gatherer(self.api, AllowedImages(()), RESYNC_S, self._know, RESYNC_S)
         defaults = Defaults(Images("head:1", "gateway:1", "cpu:1", "cuda:1"))
