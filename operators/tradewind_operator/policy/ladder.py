@@ -71,4 +71,5 @@ class Ladder:
     def verdict(self, entry: Entry) -> Verdict:
         """What is said about it."""
         form = self._chosen.get(entry.key)
-        return verdict(self._findings[entry.key], form.generation if form is not None else None)
+        generation = form.generation if form is not None else None
+        return verdict(self._findings[entry.key], generation, entry.unread)

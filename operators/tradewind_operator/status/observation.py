@@ -15,6 +15,7 @@ from tradewind_operator.kinds import SERVING_CLUSTER
 from tradewind_operator.planning.clusters import ClustersPlan, Upgrade
 from tradewind_operator.planning.differences import Demand
 from tradewind_operator.planning.moves import GATEWAY, Moves
+from tradewind_operator.policy.accepted import AcceptedBlock
 from tradewind_operator.policy.decision import Decision
 from tradewind_operator.policy.namespace import Entry
 from tradewind_operator.status.live import Live
@@ -118,8 +119,7 @@ def common(entry: Entry, decision: Decision) -> dict[str, Any]:
     verdict = decision.verdicts.get(entry.key)
     old = entry.status
     if verdict is not None and verdict.accepted:
-        spec = entry.document.get("spec")
-        status["accepted"] = {"generation": entry.generation, "spec": {} if spec is None else spec}
+        status["accepted"] = AcceptedBlock(entry.generation, entry.document.get("spec")).written()
     elif old.get("accepted"):
         status["accepted"] = old["accepted"]
     return status
