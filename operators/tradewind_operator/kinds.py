@@ -69,7 +69,11 @@ VOLUME_CLAIM: Final = Resource("v1", "PersistentVolumeClaim", "persistentvolumec
 DISRUPTION_BUDGET: Final = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 NETWORK_POLICY: Final = Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 STORAGE_CLASS: Final = Resource("storage.k8s.io/v1", "StorageClass", "storageclasses")
-"""The one that has no namespace."""
+"""It has no namespace."""
+DEFINITION: Final = Resource(
+    "apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions"
+)
+"""Of our own kinds; it has no namespace either."""
 LEASE: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
 EVENT: Final = Resource("events.k8s.io/v1", "Event", "events")
 
