@@ -13,8 +13,8 @@ from opentelemetry.trace import Span, Tracer
 from tradewind_operator.api_server import ApiServer
 from tradewind_operator.desired.metadata import is_ours
 from tradewind_operator.desired.world import Manifest
-from tradewind_operator.errors import AlreadyExists, Conflict, NotFound, NotOurs, NotServed
-from tradewind_operator.kinds import CUSTOM_KINDS, DISRUPTION_BUDGET, POD, RAY_CLUSTER, resource_of
+from tradewind_operator.errors import AlreadyExists, Conflict, NotFound, NotOurs
+from tradewind_operator.kinds import CUSTOM_KINDS, POD, RAY_CLUSTER, resource_of
 from tradewind_operator.kinds import Resource as Kind
 from tradewind_operator.planning.objects import ObjectRef, ObjectsPlan, Observed
 from tradewind_operator.policy.finalizers import FinalizerChange
@@ -32,7 +32,6 @@ class Applier:
     def __init__(self, api: ApiServer, tracer: Tracer) -> None:
         self._api = api
         self._tracer = tracer
-        self._unserved: set[str] = set()
 
     async def carry_out(self, plan: ObjectsPlan, cluster: str, observed: Observed) -> None:
         """Do all of it, and bring `observed` up to date.
@@ -124,24 +123,16 @@ class Applier:
         metadata.update({key: found["metadata"].get(key) for key in ("resourceVersion", "finalizers")})
 
     async def _apply(self, manifest: Manifest, cluster: str, observed: Observed) -> None:
-        ref, kind = ObjectRef.of(manifest), resource_of(manifest)
-        if ref.kind in self._unserved:
-            return
+        ref = ObjectRef.of(manifest)
         if ref not in observed:
             # What is not known to be ours by its labels may be there all the same, as someone else's.
-            await self._check_owner(kind, ref, cluster)
-        try:
-            observed[ref] = await self._api.apply(manifest)
-        except NotServed as error:
-            if kind != DISRUPTION_BUDGET:
-                raise
-            self._unserved.add(ref.kind)
-            logger.warning("pods are not protected from evictions: %s", error)
+            await self._check_owner(resource_of(manifest), ref, cluster)
+        observed[ref] = await self._api.apply(manifest)
 
     async def _check_owner(self, kind: Kind, ref: ObjectRef, cluster: str) -> None:
         try:
             found = await self._api.get(kind, ref.namespace, ref.name)
-        except (NotFound, NotServed):
+        except NotFound:
             return
         if not is_ours(found, cluster):
             raise NotOurs(

@@ -4,9 +4,10 @@
     ├── SettingsError          a setting is wrong: says which, what was found, what is allowed
     ├── LeaseLost              another replica leads, or may: this one must stop at once
     ├── NotOurs                an object that the operator would write belongs to someone else
+    ├── NotMigrated            stored resources could not be brought to the version of now: says why
     └── ApiError               the API server said no, or nothing
         ├── NotFound           404: the object is not there
-        ├── NotServed          404: the server does not know the resource (a missing CRD, an old server)
+        ├── NotServed          404: the server does not know the resource (a missing CRD)
         ├── Conflict           409: someone else wrote in between
         │   └── AlreadyExists
         ├── Gone               410: a list or watch is too old to go on
@@ -34,6 +35,10 @@ class LeaseLost(OperatorError):
 
 class NotOurs(OperatorError):
     """An object has the name of one that the operator would write, and not its labels."""
+
+
+class NotMigrated(OperatorError):
+    """Resources may be stored in an older version still; nothing was taken off the definition."""
 
 
 class ApiError(OperatorError):

@@ -24,7 +24,7 @@ from tradewind_operator.reading import (
     read_storage_class,
 )
 from tradewind_operator.status.conditions import ACCEPTED, FALSE, condition_of
-from tradewind_operator.wakeups import Key
+from tradewind_operator.wakeups import ClusterKey
 
 _SECRETS_PER_S: Final = 50.0
 """People's Secrets are read again at this rate at most, however many there are."""
@@ -52,7 +52,7 @@ class Gatherer:
         self._homes = homes
         self._no_hash_key = secrets.token_bytes(32)
 
-    async def gather(self, key: Key, memory: Memory, now: float) -> bool:
+    async def gather(self, key: ClusterKey, memory: Memory, now: float) -> bool:
         """Read what is due and decide where there is something new.
 
         Returns whether there is something to carry out or to look at.
@@ -86,7 +86,7 @@ class Gatherer:
         names = {item.name for item in memory.wanted}
         return memory.secrets_at + max(self._secrets_s, len(names) / _SECRETS_PER_S)
 
-    async def _decide(self, key: Key, memory: Memory, now: float, *, full: bool) -> bool:
+    async def _decide(self, key: ClusterKey, memory: Memory, now: float, *, full: bool) -> bool:
         """Returns whether there was anything new to decide."""
         changed = memory.changed
         if changed:
@@ -110,7 +110,7 @@ class Gatherer:
         return True
 
     async def _read_secrets(
-        self, key: Key, namespace: Namespace, memory: Memory, now: float, *, full: bool
+        self, key: ClusterKey, namespace: Namespace, memory: Memory, now: float, *, full: bool
     ) -> Values:
         """Returns the values that were read, for the tokens; only what may be known of them is kept."""
         uid = _uid(namespace, key.cluster)
@@ -134,7 +134,9 @@ class Gatherer:
             memory.tokens = None
         return values
 
-    async def _put_tokens(self, key: Key, namespace: Namespace, memory: Memory, values: Values) -> None:
+    async def _put_tokens(
+        self, key: ClusterKey, namespace: Namespace, memory: Memory, values: Values
+    ) -> None:
         assert memory.decision is not None
         assert memory.decision.compiled is not None
         uses, uid = frozenset(memory.decision.compiled.secrets), _uid(namespace, key.cluster)

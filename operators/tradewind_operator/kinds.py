@@ -7,6 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
+from tradewind.api.cluster import ServingCluster
+from tradewind.api.deployment import ModelDeployment
+from tradewind.api.model import API_VERSION
+from tradewind.api.resources import KINDS, plural
+from tradewind.api.route import ModelRoute
+from tradewind.api.tenant import Tenant
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -42,11 +49,14 @@ class Resource:
         return self.root + "/" + "/".join(quote(part, safe="") for part in parts)
 
 
-TRADEWIND: Final = "tradewind.dev/v1alpha1"
-SERVING_CLUSTER: Final = Resource(TRADEWIND, "ServingCluster", "servingclusters")
-MODEL_DEPLOYMENT: Final = Resource(TRADEWIND, "ModelDeployment", "modeldeployments")
-MODEL_ROUTE: Final = Resource(TRADEWIND, "ModelRoute", "modelroutes")
-TENANT: Final = Resource(TRADEWIND, "Tenant", "tenants")
+def _custom(model: type[Any]) -> Resource:
+    return Resource(API_VERSION, model.__name__, plural(model.__name__))
+
+
+SERVING_CLUSTER: Final = _custom(ServingCluster)
+MODEL_DEPLOYMENT: Final = _custom(ModelDeployment)
+MODEL_ROUTE: Final = _custom(ModelRoute)
+TENANT: Final = _custom(Tenant)
 RAY_SERVICE: Final = Resource("ray.io/v1", "RayService", "rayservices")
 """Of an earlier release: looked for, and left alone."""
 RAY_CLUSTER: Final = Resource("ray.io/v1", "RayCluster", "rayclusters")
@@ -59,12 +69,16 @@ VOLUME_CLAIM: Final = Resource("v1", "PersistentVolumeClaim", "persistentvolumec
 DISRUPTION_BUDGET: Final = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 NETWORK_POLICY: Final = Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 STORAGE_CLASS: Final = Resource("storage.k8s.io/v1", "StorageClass", "storageclasses")
-"""The one that has no namespace."""
+"""It has no namespace."""
+DEFINITION: Final = Resource(
+    "apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions"
+)
+"""Of our own kinds; it has no namespace either."""
 LEASE: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
 EVENT: Final = Resource("events.k8s.io/v1", "Event", "events")
 
-CUSTOM: Final = (SERVING_CLUSTER, MODEL_DEPLOYMENT, MODEL_ROUTE, TENANT)
-"""Tradewind's own kinds."""
+CUSTOM: Final = tuple(map(_custom, KINDS.values()))
+"""Tradewind's own kinds, as `api.resources` has them: the one table of them."""
 CUSTOM_KINDS: Final = {resource.kind: resource for resource in CUSTOM}
 WATCHED: Final = (*CUSTOM, RAY_CLUSTER)
 OWNED: Final = (

@@ -242,15 +242,16 @@ class Kube:
             body["preconditions"] = {"uid": uid}
         await self._write("delete", resource, "DELETE", namespace, name, {}, body, _JSON)
 
-    async def served(self, root: str) -> frozenset[str]:
-        """Plurals that a group's version (`/apis/tradewind.dev/v1alpha1`) has; none where it is not known."""
+    async def served(self, root: str) -> dict[str, str]:
+        """What a group's version (`/apis/tradewind.dev/v1alpha1`) has: plurals, each with the hash of the
+        version that is stored (empty where the server does not say); none where it is not known."""
         try:
             found = await self._call("discover", None, "GET", root, what=f"look for {root}")
         except ApiError as error:
             if error.status == 404:
-                return frozenset()
+                return {}
             raise
-        return frozenset(item["name"] for item in found.get("resources") or [])
+        return {item["name"]: item.get("storageVersionHash", "") for item in found.get("resources") or []}
 
     async def _write(
         self,

@@ -12,7 +12,7 @@ import typer
 
 from tradewind.telemetry.logs import setup_logging
 from tradewind.telemetry.setup import version as installed_version
-from tradewind_operator.errors import LeaseLost, SettingsError
+from tradewind_operator.errors import LeaseLost, OperatorError, SettingsError
 from tradewind_operator.settings import PREFIX, load
 
 FAILED: Final = 1
@@ -53,6 +53,23 @@ def run(
 
 
 @app.command()
+def migrate(
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="How to reach the API server; else $KUBECONFIG, else this pod's own."
+        ),
+    ] = None,
+) -> None:
+    """Store every Tradewind resource in the version of now, so that an older one can be dropped.
+
+    Needs rights of its own: the chart's value `crds.migrate` runs it with them. Done again, it does what is
+    left. Ends with 0 when nothing is stored in an older version, else with 1.
+    """
+    raise typer.Exit(_migrate(kubeconfig))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     typer.echo(f"tradewind-operator {installed_version()}")
@@ -76,6 +93,31 @@ def _run(config: Path | None) -> int:
         logger.critical("the operator ends: %s", type(error).__name__, exc_info=error)
         return FAILED
     return 0
+
+
+def _migrate(kubeconfig: Path | None) -> int:
+    from tradewind_operator.kinds import CUSTOM
+    from tradewind_operator.kube import Kube, connect
+    from tradewind_operator.migration import migrate
+
+    async def all_kinds() -> int:
+        kube, left = Kube(await connect(None if kubeconfig is None else str(kubeconfig)), concurrency=1), 0
+        try:
+            for kind in CUSTOM:
+                try:
+                    print(await migrate(kube, kind), flush=True)
+                except OperatorError as error:
+                    left = FAILED
+                    print(f"{kind.kind}: not migrated: {error}", file=sys.stderr, flush=True)
+        finally:
+            await kube.close()
+        return left
+
+    try:
+        return asyncio.run(all_kinds())
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return BAD_SETTINGS
 
 
 def main() -> None:

@@ -37,9 +37,10 @@ from tradewind_operator.publish import Publisher
 from tradewind_operator.queue import WorkQueue
 from tradewind_operator.reconcile import Reconciler, ReconcileSettings
 from tradewind_operator.release_cluster import Place, ReleaseCluster
+from tradewind_operator.rhythm import Rhythm
 from tradewind_operator.settings import ALL_NAMESPACES, Settings
 from tradewind_operator.tending import Tender
-from tradewind_operator.wakeups import Key, Wakeups
+from tradewind_operator.wakeups import ClusterKey, Wakeups
 from tradewind_operator.watching import Heartbeats, Scope, Watches, missing, quiet_kopf
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Operator:
         self._tender = Tender()
         self._wakeups = Wakeups()
         self._reconciler = self._make_reconciler(identity, tracing)
-        self.queue: WorkQueue[Key] = WorkQueue(self._reconciler, workers=settings.workers)
+        self.queue: WorkQueue[ClusterKey] = WorkQueue(self._reconciler, workers=settings.workers)
         self._watches = Watches(connection, self._scope(connection), self._seen, self._await_kinds)
         self._elector = self._make_elector(connection, identity)
         self._release = self._make_release(connection, identity)
@@ -196,9 +197,7 @@ class Operator:
             defaults=defaults_of(settings),
             serve_url=settings.serve_url,
             gateway_url=settings.endpoint,
-            resync_s=settings.resync_seconds,
-            active_resync_s=settings.active_resync_seconds,
-            look_s=settings.look_seconds,
+            rhythm=Rhythm(settings.resync_seconds, settings.active_resync_seconds, settings.look_seconds),
         )
         gatherer = Gatherer(
             self._kube,

@@ -11,10 +11,10 @@ from typing import Any, Final, Protocol
 
 from tradewind.telemetry.redaction import redact
 from tradewind_operator.api_server import ApiServer
-from tradewind_operator.errors import Conflict, Invalid, NotFound, OperatorError
+from tradewind_operator.errors import Conflict, Invalid, NotFound, OperatorError, Unreachable
 from tradewind_operator.events import Events
-from tradewind_operator.kinds import CUSTOM_KINDS
-from tradewind_operator.policy.namespace import Entry
+from tradewind_operator.kinds import CUSTOM_KINDS, MODEL_DEPLOYMENT, MODEL_ROUTE, SERVING_CLUSTER, TENANT
+from tradewind_operator.policy.namespace import Entry, read_entry
 from tradewind_operator.policy.verdict import Key
 from tradewind_operator.status.adapters import LOADING
 from tradewind_operator.status.cluster import cluster_status
@@ -33,7 +33,7 @@ from tradewind_operator.status.observation import Observation
 from tradewind_operator.status.route import answering, route_status
 from tradewind_operator.status.tenant import tenant_status
 from tradewind_operator.status.transitions import EventNote, transitions
-from tradewind_operator.wakeups import Key as ClusterKey
+from tradewind_operator.wakeups import ClusterKey
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +48,13 @@ Statuses = dict[Key, dict[str, Any]]
 def statuses_of(seen: Observation) -> Statuses:
     """The new status of everything that the cluster speaks about. Pure, and slow for many resources."""
     entries = seen.decision.entries.values()
-    models = {e.name: deployment_status(e, seen) for e in entries if e.kind == "ModelDeployment"}
+    models = {e.name: deployment_status(e, seen) for e in entries if e.kind == MODEL_DEPLOYMENT.kind}
     ready = answering(models)
     writers: dict[str, Callable[[Entry], dict[str, Any]]] = {
-        "ModelDeployment": lambda entry: models[entry.name],
-        "ModelRoute": lambda entry: route_status(entry, seen, ready),
-        "Tenant": lambda entry: tenant_status(entry, seen),
-        "ServingCluster": lambda entry: cluster_status(entry, seen),
+        MODEL_DEPLOYMENT.kind: lambda entry: models[entry.name],
+        MODEL_ROUTE.kind: lambda entry: route_status(entry, seen, ready),
+        TENANT.kind: lambda entry: tenant_status(entry, seen),
+        SERVING_CLUSTER.kind: lambda entry: cluster_status(entry, seen),
     }
     return {entry.key: writers[entry.kind](entry) for entry in entries}
 
@@ -141,6 +141,27 @@ class Publisher:
     def forget(self, cluster: ClusterKey, left: Iterable[Key] = ()) -> None:
         """Show nothing any more of what belonged to a cluster, but for what is `left` of it."""
         self._shown.keep(cluster.namespace, cluster.cluster, left)
+
+    async def tell_of_failure(self, key: ClusterKey, error: Exception, trace: str, now: datetime) -> None:
+        """Say on a ServingCluster that its reconcile failed. Never fails itself."""
+        known = isinstance(error, OperatorError)
+        logger.log(
+            logging.WARNING if known else logging.ERROR,
+            "reconcile of %s failed: %s",
+            key,
+            safe_text(error),
+            exc_info=None if known else error,
+            extra={"trace_id": trace},
+        )
+        try:
+            document = await self._api.get(SERVING_CLUSTER, key.namespace, key.cluster)
+            entry = read_entry(SERVING_CLUSTER.kind, document)
+            status = with_error(document.get("status") or {}, entry, error, now)
+            await self.publish({entry.key: entry}, key, {entry.key: status}, trace)
+        except (NotFound, Unreachable):
+            return
+        except Exception as second:
+            logger.warning("the failure of %s could not be told: %s", key, safe_text(second))
 
     async def _write(self, entry: Entry, namespace: str, status: dict[str, Any], trace: str) -> bool:
         document: Any = entry.document

@@ -12,7 +12,6 @@ from tradewind_operator.desired.metadata import is_ours, own_marks
 from tradewind_operator.errors import Forbidden, NotFound, NotServed
 from tradewind_operator.kinds import (
     CUSTOM,
-    DISRUPTION_BUDGET,
     OWNED,
     POD,
     RAY_CLUSTER,
@@ -69,16 +68,11 @@ async def read_storage_class(api: ApiServer) -> bool:
     """Whether a StorageClass is the default. No, where the operator may not ask. Raises ApiError."""
     try:
         found = await api.list(STORAGE_CLASS, "")
-    except (Forbidden, NotServed, NotFound):
+    except Forbidden:
         return False
     return any((item["metadata"].get("annotations") or {}).get(_DEFAULT_CLASS) == "true" for item in found)
 
 
 async def _list(api: ApiServer, kind: Resource, namespace: str, cluster: str) -> list[Object]:
-    try:
-        selector = ",".join(f"{label}={value}" for label, value in own_marks(cluster).items())
-        return await api.list(kind, namespace, selector)
-    except NotServed:
-        if kind != DISRUPTION_BUDGET:
-            raise
-        return []  # policy/v1 came with Kubernetes 1.21
+    selector = ",".join(f"{label}={value}" for label, value in own_marks(cluster).items())
+    return await api.list(kind, namespace, selector)

@@ -19,7 +19,7 @@ _VOLATILE: Final = frozenset({"lastUpdateTime", "lastTransitionTime", "stateTran
 """Fields of a RayCluster's status that change when nothing else does."""
 
 
-class Key(NamedTuple):
+class ClusterKey(NamedTuple):
     """What one reconcile is about."""
 
     namespace: str
@@ -36,7 +36,7 @@ class Wakeups:
         self._seen: dict[str, int] = {}
         self._homes: dict[str, set[str]] = {}
 
-    def seen(self, kind: Resource, change: str | None, body: Mapping[str, Any]) -> list[Key]:
+    def seen(self, kind: Resource, change: str | None, body: Mapping[str, Any]) -> list[ClusterKey]:
         """Keys to reconcile because of an event; none where nothing changed that matters."""
         metadata = body["metadata"]
         uid, namespace = str(metadata.get("uid")), str(metadata.get("namespace"))
@@ -49,27 +49,29 @@ class Wakeups:
             self._seen[uid] = digest
         if kind == RAY_CLUSTER:
             labels = metadata.get("labels") or {}
-            return [Key(namespace, str(labels.get(CLUSTER_LABEL) or metadata["name"]))]
+            return [ClusterKey(namespace, str(labels.get(CLUSTER_LABEL) or metadata["name"]))]
         homes = self._homes.setdefault(namespace, set())
         if kind == SERVING_CLUSTER:
             homes.add(str(metadata["name"]))
         elif kind == MODEL_DEPLOYMENT:
             homes.add(_named_cluster(body))
         # A route or tenant may refer to models anywhere in its namespace, and most have one cluster.
-        return [Key(namespace, name) for name in sorted(homes or {DEFAULT_CLUSTER})]
+        return [ClusterKey(namespace, name) for name in sorted(homes or {DEFAULT_CLUSTER})]
 
-    def know(self, namespace: str, clusters: Iterable[str]) -> list[Key]:
+    def know(self, namespace: str, clusters: Iterable[str]) -> list[ClusterKey]:
         """The namespace has exactly these clusters, missing ones that are spoken of included.
 
         Returns those that were not known.
         """
         before, now = self._homes.get(namespace, set()), set(clusters)
         self._homes[namespace] = now
-        return [Key(namespace, name) for name in sorted(now - before)]
+        return [ClusterKey(namespace, name) for name in sorted(now - before)]
 
-    def keys(self) -> list[Key]:
+    def keys(self) -> list[ClusterKey]:
         """Everything that is known."""
-        return [Key(namespace, name) for namespace, names in self._homes.items() for name in sorted(names)]
+        return [
+            ClusterKey(namespace, name) for namespace, names in self._homes.items() for name in sorted(names)
+        ]
 
 
 def _content(kind: Resource, body: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -295,7 +295,7 @@ def quiet_kopf() -> None:
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
 
 
-def missing(kinds: Iterable[Resource], served: Mapping[str, frozenset[str]]) -> list[str]:
+def missing(kinds: Iterable[Resource], served: Mapping[str, Collection[str]]) -> list[str]:
     """A sentence per kind that the server does not know.
 
     Args:
@@ -305,5 +305,5 @@ def missing(kinds: Iterable[Resource], served: Mapping[str, frozenset[str]]) -> 
         f"the CustomResourceDefinition {kind.full_name} ({kind.version}) is not installed: "
         + ("install KubeRay 1.6 or later" if kind.group == "ray.io" else "install the chart's CRDs")
         for kind in kinds
-        if kind.plural not in served.get(kind.root, frozenset())
+        if kind.plural not in served.get(kind.root, ())
     ]

@@ -13,6 +13,7 @@ from kubernetes import client as k8s
 from tests.cluster.ray import Data
 from tradewind_operator.kinds import (
     CUSTOM,
+    DISRUPTION_BUDGET,
     EVENT,
     MODEL_DEPLOYMENT,
     NETWORK_POLICY,
@@ -39,6 +40,7 @@ KINDS = {
         SERVICE_ACCOUNT,
         SECRET,
         NETWORK_POLICY,
+        DISRUPTION_BUDGET,
         VOLUME_CLAIM,
         EVENT,
     )

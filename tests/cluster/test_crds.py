@@ -15,9 +15,9 @@ from tests.cluster.definitions import put
 from tests.fakes.kubernetes_schema import admitted, cel_faults, schema_faults
 from tests.unit.api.builders import Data, changed, cluster, model, route, tenant
 from tests.unit.api.test_resources import INVALID, VALID
-from tradewind.api.resources import KINDS, parse_resource
+from tradewind.api.resources import KINDS, parse_resource, plural
 from tradewind.api.status import Condition, ModelDeploymentStatus, time_of
-from tradewind.schema.crds import GROUP, VERSION, crd, plural, resource_schema
+from tradewind.schema.crds import GROUP, VERSION, crd, resource_schema
 
 pytestmark = pytest.mark.cluster
 

@@ -26,7 +26,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 STEP_S = 240.0
 BIG = {"cpus": 16, "memory": "64Gi", "maxNodes": 2}
-OWNED = ("RayCluster", "Service", "ServiceAccount", "NetworkPolicy")
+ANOTHER_HEAD = {"spec": {"head": {"cpus": 4}, "upgradeStrategy": {"type": "NewCluster"}}}
+RETIRED = "tradewind.dev/retired"
+OWNED = ("RayCluster", "Service", "ServiceAccount", "NetworkPolicy", "PodDisruptionBudget")
 CUSTOM = ("ServingCluster", "ModelDeployment", "ModelRoute", "Tenant")
 TIMES = {"activeResyncSeconds": 0.3, "resyncSeconds": 5}
 VOLATILE = frozenset(
@@ -67,9 +69,27 @@ def gone(objects: Objects) -> bool:
     return objects.find("ModelDeployment", "mistral") is None and all_ready(objects)
 
 
+def serving(objects: Objects) -> list[Data]:
+    """RayClusters that serve, or will: not one that only ends its streams."""
+    found = objects.list("RayCluster")
+    return [item for item in found if RETIRED not in (item["metadata"].get("annotations") or {})]
+
+
+def has_another_head(objects: Objects) -> bool:
+    """The second RayCluster serves, alone, as it is wanted."""
+    found = serving(objects)
+    recorded = objects.status("ServingCluster", "default").get("rayCluster")
+    head = found[0]["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    return (
+        [item["metadata"]["name"] for item in found] == [recorded]
+        and head["resources"]["requests"]["cpu"] == "4"
+        and all_ready(objects)
+    )
+
+
 def has_groups(objects: Objects, count: int) -> bool:
     """One RayCluster of so many groups, and nobody on the way from one group to another."""
-    (ray,) = objects.list("RayCluster")
+    (ray,) = serving(objects)
     moved = objects.condition("ServingCluster", "default", "PodsCurrent")[1] == "Current"
     return moved and len(ray["spec"]["workerGroupSpecs"]) == count and all_ready(objects)
 
@@ -106,6 +126,7 @@ LIFE: list[Step] = [
         lambda o: o.edit("ServingCluster", "default", {"spec": {"pools": {"cpu": {"memory": "24Gi"}}}}),
         lambda o: has_groups(o, 3),
     ),
+    ("another head", lambda o: o.edit("ServingCluster", "default", ANOTHER_HEAD), has_another_head),
     ("a model deleted", lambda o: o.delete("ModelDeployment", "mistral"), gone),
 ]
 
@@ -139,16 +160,22 @@ def lives(place: Site, kubeconfig: Path | None, cutter: Cutter | None) -> tuple[
 
 
 def end_of(place: Site) -> Data:
-    """All that there is, without what is another in every namespace and at every time."""
+    """All that there is, without what is another in every namespace and at every time.
+
+    A retired RayCluster goes when its streams have ended, with what belongs to it, and counts for nothing.
+    """
     objects = place.objects
-    (ray,) = objects.list("RayCluster")
+    (ray,) = serving(objects)
+    name = ray["metadata"]["name"]
+    retired = tuple({item["metadata"]["name"] for item in objects.list("RayCluster")} - {name})
     found: Data = {
         f"{kind}/{item['metadata']['name']}": plain(item)
         for kind in (*OWNED, *CUSTOM)
         for item in objects.list(kind)
+        if not item["metadata"]["name"].startswith(retired)
     }
     # KubeRay's word: addresses, and how often a size was written.
-    del found[f"RayCluster/{ray['metadata']['name']}"]["status"]
+    del found[f"RayCluster/{name}"]["status"]
     found["serve"] = place.apps()
     text = json.dumps(found, sort_keys=True).replace(place.namespace, "NAMESPACE")
     # Keys are hashed with what is each cluster's own, and a revision is a digest of that among others.

@@ -8,6 +8,7 @@ from enum import Enum
 
 from tradewind.api.cluster import ServingClusterSpec
 from tradewind.compiler.compile import Compiled
+from tradewind_operator.kinds import SERVING_CLUSTER
 from tradewind_operator.policy.namespace import Entry, Form
 from tradewind_operator.policy.verdict import Key, Verdict
 
@@ -43,7 +44,7 @@ class Decision:
     @property
     def spec(self) -> ServingClusterSpec | None:
         """Of the ServingCluster in force."""
-        form = self.in_force.get(("ServingCluster", self.cluster))
+        form = self.in_force.get((SERVING_CLUSTER.kind, self.cluster))
         spec = form.resource.spec if form is not None else None
         return spec if isinstance(spec, ServingClusterSpec) else None
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from tradewind_operator.kinds import MODEL_DEPLOYMENT, SERVING_CLUSTER
 from tradewind_operator.policy.decision import Decision, Deletion
 from tradewind_operator.policy.namespace import Entry
 
@@ -34,9 +35,9 @@ def finalizer_changes(decision: Decision, gone: Iterable[str]) -> tuple[Finalize
     ended = frozenset(gone)
     changes = []
     for entry in decision.entries.values():
-        if entry.kind == "ModelDeployment":
+        if entry.kind == MODEL_DEPLOYMENT.kind:
             changes += _change(entry, DRAIN, hold=not entry.deleting, release=entry.name in ended)
-        elif entry.kind == "ServingCluster":
+        elif entry.kind == SERVING_CLUSTER.kind:
             allowed = decision.deletion is Deletion.ALLOWED
             changes += _change(entry, PROTECT, hold=not entry.deleting, release=allowed)
     return tuple(changes)

@@ -60,6 +60,10 @@ class Ladder:
         else:
             self._chosen[entry.key] = form
 
+    def chosen(self, key: Key) -> Form:
+        """The form in force. Raises KeyError where there is none."""
+        return self._chosen[key]
+
     def is_chosen(self, entry: Entry) -> bool:
         """Whether a form of it is in force."""
         return entry.key in self._chosen
@@ -67,4 +71,5 @@ class Ladder:
     def verdict(self, entry: Entry) -> Verdict:
         """What is said about it."""
         form = self._chosen.get(entry.key)
-        return verdict(self._findings[entry.key], form.generation if form is not None else None)
+        generation = form.generation if form is not None else None
+        return verdict(self._findings[entry.key], generation, entry.unread)

@@ -18,6 +18,8 @@ from tradewind.api.resources import KINDS, InvalidResourceError, Resource, parse
 from tradewind.api.route import ModelRoute
 from tradewind.compiler.documents import Located
 from tradewind.compiler.world import DEFAULT_CLUSTER
+from tradewind_operator.kinds import MODEL_DEPLOYMENT, MODEL_ROUTE, SERVING_CLUSTER, TENANT
+from tradewind_operator.policy.accepted import AcceptedBlock
 from tradewind_operator.policy.verdict import Finding, Key, Reason
 
 Document = Mapping[str, Any]
@@ -55,6 +57,8 @@ class Entry:
     """None: what is written cannot be read; `findings` says why."""
     accepted: Form | None
     findings: tuple[Finding, ...] = ()
+    unread: str = ""
+    """Why what was accepted last cannot go on; empty where it can, or there is none."""
 
     @property
     def key(self) -> Key:
@@ -105,7 +109,8 @@ def read_entry(kind: str, document: Document) -> Entry:
             )
             for fault in error.faults
         )
-    return Entry(kind, name, document, current, _accepted(kind, name, document, current), findings)
+    accepted, unread = _accepted(kind, name, document, current)
+    return Entry(kind, name, document, current, accepted, findings, unread)
 
 
 def _parse(kind: str, name: str, spec: object) -> Resource:
@@ -114,18 +119,20 @@ def _parse(kind: str, name: str, spec: object) -> Resource:
     return parse_resource(data if spec is None else data | {"spec": spec})
 
 
-def _accepted(kind: str, name: str, document: Document, current: Form | None) -> Form | None:
-    accepted = (document.get("status") or {}).get("accepted")
-    if not isinstance(accepted, Mapping) or not isinstance(accepted.get("generation"), int):
-        return None
-    generation = accepted["generation"]
-    if current is not None and generation == current.generation:
-        return current
+def _accepted(kind: str, name: str, document: Document, current: Form | None) -> tuple[Form | None, str]:
+    """What was accepted last, or why that cannot be read."""
+    block = AcceptedBlock.of((document.get("status") or {}).get("accepted"))
+    if block is None:
+        return None, ""
+    if current is not None and block.generation == current.generation:
+        return current, ""
+    if why := block.foreign():
+        return None, why
     try:
-        return Form(_parse(kind, name, accepted.get("spec")), generation)
+        return Form(_parse(kind, name, block.spec), block.generation), ""
     except InvalidResourceError:
-        # Written by an older operator that allowed more: nothing to go on with.
-        return None
+        # Written by an operator that allowed more.
+        return None, f"what was accepted as generation {block.generation} breaks the rules of this operator"
 
 
 @dataclass(slots=True)
@@ -155,19 +162,19 @@ class Namespace:
 
     @property
     def clusters(self) -> dict[str, Entry]:
-        return self.tables["ServingCluster"]
+        return self.tables[SERVING_CLUSTER.kind]
 
     @property
     def deployments(self) -> dict[str, Entry]:
-        return self.tables["ModelDeployment"]
+        return self.tables[MODEL_DEPLOYMENT.kind]
 
     @property
     def routes(self) -> dict[str, Entry]:
-        return self.tables["ModelRoute"]
+        return self.tables[MODEL_ROUTE.kind]
 
     @property
     def tenants(self) -> dict[str, Entry]:
-        return self.tables["Tenant"]
+        return self.tables[TENANT.kind]
 
     @property
     def speaker(self) -> str:
@@ -178,7 +185,19 @@ class Namespace:
         """Every ServingCluster that must be reconciled, missing ones included."""
         return frozenset(self.clusters) | frozenset(self.deployment_homes.values()) | {self.speaker}
 
-    def route_home(self, entry: Entry) -> str:
+    def entries(self) -> Iterable[Entry]:
+        """All resources, kind by kind."""
+        return (entry for table in self.tables.values() for entry in table.values())
+
+    def home(self, entry: Entry) -> str:
+        """The ServingCluster whose reconcile speaks about a resource; that of a tenant, the speaker."""
+        if entry.kind == SERVING_CLUSTER.kind:
+            return entry.name
+        if entry.kind == MODEL_DEPLOYMENT.kind:
+            return self.deployment_homes[entry.name]
+        return self._route_home(entry) if entry.kind == MODEL_ROUTE.kind else self.speaker
+
+    def _route_home(self, entry: Entry) -> str:
         """The cluster of the route's deployments; where that is not one, of the first that there is."""
         found = [clusters for form in entry.forms() if (clusters := self._clusters_of(form))]
         single = [clusters[0] for clusters in found if len(set(clusters)) == 1]

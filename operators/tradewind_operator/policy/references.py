@@ -17,6 +17,7 @@ from tradewind.api.route import ModelRoute
 from tradewind.api.tenant import Tenant
 from tradewind.compiler.documents import Located
 from tradewind.compiler.world import unknown
+from tradewind_operator.kinds import MODEL_DEPLOYMENT, TENANT
 from tradewind_operator.policy.namespace import Namespace
 from tradewind_operator.policy.secrets import SecretValues, State, found
 from tradewind_operator.policy.verdict import Finding, Reason
@@ -49,7 +50,9 @@ class References:
                 if entry is None or entry.deleting:
                     path = ("spec", "rules", position, "match", "tenants", index)
                     known = self.namespace.tenants
-                    findings.append(_unknown(located, path, "Tenant", name, known, Reason.TENANT_NOT_FOUND))
+                    findings.append(
+                        _unknown(located, path, TENANT.kind, name, known, Reason.TENANT_NOT_FOUND)
+                    )
         return findings
 
     def _deployment_finding(self, located: Located, path: Path, name: str) -> Finding | None:
@@ -58,7 +61,7 @@ class References:
         entry = self.namespace.deployments.get(name)
         if entry is None:
             known = self.namespace.deployments
-            return _unknown(located, path, "ModelDeployment", name, known, Reason.DEPLOYMENT_NOT_FOUND)
+            return _unknown(located, path, MODEL_DEPLOYMENT.kind, name, known, Reason.DEPLOYMENT_NOT_FOUND)
         home = self.namespace.deployment_homes[name]
         if entry.deleting:
             reason, what = Reason.DEPLOYMENT_DELETING, "which is being deleted"
@@ -115,7 +118,7 @@ def namespace_models(namespace: Namespace) -> frozenset[str]:
     for entry in (*namespace.deployments.values(), *namespace.routes.values()):
         if entry.deleting:
             continue
-        if entry.kind == "ModelDeployment":
+        if entry.kind == MODEL_DEPLOYMENT.kind:
             names.add(entry.name)
         for form in entry.forms():
             if isinstance(form.resource, ModelRoute):

@@ -77,11 +77,9 @@ def value_of(value: bytes, hash_key: bytes) -> SecretValue:
 
 def wanted_secrets(namespace: Namespace) -> frozenset[WantedSecret]:
     """Of all its resources, as they are written and as they were accepted last."""
-    tables = (namespace.clusters, namespace.deployments, namespace.tenants)
     return frozenset(
         WantedSecret(reference.name, reference.key, use.name)
-        for table in tables
-        for entry in table.values()
+        for entry in namespace.entries()
         for form in entry.forms()
         for _, reference, use in references_of(form.resource)
     )

@@ -65,12 +65,16 @@ class Verdict:
     """The generation whose spec is in force; None: nothing of it is."""
 
 
-def verdict(findings: Sequence[Finding], generation: int | None) -> Verdict:
-    """The verdict on a resource with these findings, of which `generation` is in force."""
+def verdict(findings: Sequence[Finding], generation: int | None, unread: str = "") -> Verdict:
+    """The verdict on a resource with these findings, of which `generation` is in force.
+
+    Args:
+        unread: why what was accepted before cannot go on, where that is so.
+    """
     if not findings:
         return Verdict(True, Reason.ACCEPTED, "It is in force as it is written.", generation)
     if generation is None:
-        ending = "Nothing of this resource is in force."
+        ending = f"Nothing of this resource is in force{unread and ': '}{unread}."
     else:
         ending = f"What was accepted as generation {generation} stays in force."
     texts = list(dict.fromkeys(finding.text for finding in findings))

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from tradewind.rayapi.app_status import AppStatus
 from tradewind_operator.desired import names
+from tradewind_operator.kinds import MODEL_DEPLOYMENT, MODEL_ROUTE, TENANT
 from tradewind_operator.planning.clusters import UpgradeState
 from tradewind_operator.planning.moves import GATEWAY
 from tradewind_operator.policy.cluster import DELETE_MODELS
@@ -88,9 +89,9 @@ def cluster_status(entry: Entry, seen: Observation) -> dict[str, Any]:
         "revision": gateway.revision if gateway is not None else cluster.old.get("revision"),
         "gatewayReplicas": cluster.gateway_replicas,
         "gatewayReady": cluster.gateway_ready,
-        "models": decision.count("ModelDeployment"),
-        "routes": decision.count("ModelRoute"),
-        "tenants": decision.count("Tenant"),
+        "models": decision.count(MODEL_DEPLOYMENT.kind),
+        "routes": decision.count(MODEL_ROUTE.kind),
+        "tenants": decision.count(TENANT.kind),
     }
     return present(fields)
 
@@ -214,7 +215,7 @@ def _no_gateway(cluster: _Cluster) -> Said | None:
 
 
 def _nobody_may_call(cluster: _Cluster) -> Said | None:
-    if cluster.seen.decision.count("Tenant"):
+    if cluster.seen.decision.count(TENANT.kind):
         return None
     text = "The gateways serve, but nobody can call until there is a Tenant with an API key."
     return Said(TRUE, "NoTenant", text)

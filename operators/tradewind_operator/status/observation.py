@@ -11,9 +11,11 @@ from typing import Any
 from tradewind.api.wire import RouteEntry
 from tradewind.compiler.compile import CLUSTER_PORT
 from tradewind.rayapi.app_status import AppStatus, settings_revision
+from tradewind_operator.kinds import SERVING_CLUSTER
 from tradewind_operator.planning.clusters import ClustersPlan, Upgrade
 from tradewind_operator.planning.differences import Demand
 from tradewind_operator.planning.moves import GATEWAY, Moves
+from tradewind_operator.policy.accepted import AcceptedBlock
 from tradewind_operator.policy.decision import Decision
 from tradewind_operator.policy.namespace import Entry
 from tradewind_operator.status.live import Live
@@ -47,7 +49,7 @@ class Observation:
     def active_name(self) -> str | None:
         if self.plan is not None:
             return self.plan.active
-        entry = self.decision.entries.get(("ServingCluster", self.decision.cluster))
+        entry = self.decision.entries.get((SERVING_CLUSTER.kind, self.decision.cluster))
         recorded = entry.status.get("rayCluster") if entry is not None else None
         return str(recorded) if recorded in self.clusters else None
 
@@ -117,8 +119,7 @@ def common(entry: Entry, decision: Decision) -> dict[str, Any]:
     verdict = decision.verdicts.get(entry.key)
     old = entry.status
     if verdict is not None and verdict.accepted:
-        spec = entry.document.get("spec")
-        status["accepted"] = {"generation": entry.generation, "spec": {} if spec is None else spec}
+        status["accepted"] = AcceptedBlock(entry.generation, entry.document.get("spec")).written()
     elif old.get("accepted"):
         status["accepted"] = old["accepted"]
     return status

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tradewind.api.tenant import Tenant
+from tradewind_operator.kinds import MODEL_DEPLOYMENT, MODEL_ROUTE
 from tradewind_operator.policy.namespace import Entry
 from tradewind_operator.status.conditions import ACCEPTED, accepted, written
 from tradewind_operator.status.observation import Observation, common
@@ -19,7 +20,7 @@ def tenant_status(entry: Entry, seen: Observation) -> dict[str, Any]:
         spec = form.resource.spec
         keys, models = len(spec.keys), len(spec.models)
         if "*" in spec.models:
-            models = seen.decision.count("ModelDeployment") + seen.decision.count("ModelRoute")
+            models = seen.decision.count(MODEL_DEPLOYMENT.kind) + seen.decision.count(MODEL_ROUTE.kind)
     return {
         **common(entry, seen.decision),
         "conditions": written(entry.status, said, entry.generation, seen.now),

@@ -35,6 +35,11 @@ class InvalidResourceError(ValueError):
         self.faults = faults
 
 
+def plural(kind: str) -> str:
+    """As the API server's paths name a kind: `modeldeployments` of ModelDeployment."""
+    return f"{kind.lower()}s"
+
+
 def parse_resource(data: Mapping[str, Any]) -> Resource:
     """The resource that JSON-able `data` describes, field names in camelCase.
 

@@ -64,6 +64,8 @@ class Condition(ApiModel):
 class Accepted(ApiModel):
     """The last spec without a fault. It stays in force while a newer one is refused."""
 
+    api_version: Annotated[str, Field(max_length=64)] | None = None
+    """Version of the API that `spec` is written in; `tradewind.dev/v1alpha1` where it is missing."""
     generation: Generation
     """`metadata.generation` it had."""
     spec: Annotated[dict[str, JsonValue], Field(max_length=64)]

@@ -88,6 +88,9 @@ class Crds(ApiModel):
 
     install: bool = True
     """Whether this release installs and upgrades them. They stay when it is uninstalled."""
+    migrate: bool = False
+    """Whether a Job stores all resources of the Kubernetes cluster in the version of now, after the release
+    is installed or upgraded: needed before a version can be dropped."""
 
 
 class Kuberay(ApiModel):

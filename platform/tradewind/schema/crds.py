@@ -14,7 +14,7 @@ from typing import Any, Final
 import yaml
 
 from tradewind.api.model import API_VERSION
-from tradewind.api.resources import KINDS
+from tradewind.api.resources import KINDS, plural
 from tradewind.api.status import STATUSES
 from tradewind.schema.crd_schema import structural_schema
 from tradewind.schema.structural import LIST_KEYS, LIST_TYPE, RULES, Schema, refuse_unsound_root
@@ -93,11 +93,6 @@ _DEFINITIONS: Final[Mapping[str, Definition]] = {
         (_condition("Accepted"), Column("Keys", ".status.keys", "integer"), _AGE),
     ),
 }
-
-
-def plural(kind: str) -> str:
-    """`modeldeployments` of ModelDeployment."""
-    return f"{kind.lower()}s"
 
 
 def kubectl_line(kind: str) -> str:

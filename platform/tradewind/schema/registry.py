@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from tradewind.api.resources import KINDS
-from tradewind.schema.crds import crd_template, plural
+from tradewind.api.resources import KINDS, plural
+from tradewind.schema.crds import crd_template
 from tradewind.schema.json_schemas import json_schema_text
 from tradewind.schema.pages import arguments_page, errors_page, resources_page
 from tradewind.schema.values import values_page, values_schema_text

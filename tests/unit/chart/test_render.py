@@ -32,6 +32,7 @@ from tests.golden.chart.rendering import (
 )
 from tradewind.schema.json_schemas import json_schema
 from tradewind_operator.desired.network import OPERATOR_LABELS
+from tradewind_operator.kinds import CUSTOM_KINDS
 from tradewind_operator.release_cluster import Wanted, wanted
 
 KUBERNETES = "1.36.0"
@@ -208,7 +209,7 @@ def pod_specs(found: list[Manifest]) -> Iterator[Manifest]:
     for manifest in found:
         if manifest["kind"] == "Pod":
             yield manifest["spec"]
-        elif manifest["kind"] == "Deployment":
+        elif manifest["kind"] in ("Deployment", "Job"):
             yield manifest["spec"]["template"]["spec"]
 
 
@@ -216,7 +217,7 @@ def pod_specs(found: list[Manifest]) -> Iterator[Manifest]:
 def test_pods_are_restricted(case: str) -> None:
     """The rules of Kubernetes' pod security standard "restricted", and a read-only root beside."""
     specs = list(pod_specs(manifests(values_of(case))))
-    assert len(specs) == 2
+    assert len(specs) == (3 if case == "all" else 2)
     for spec in specs:
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -258,6 +259,25 @@ def test_rights_are_named_one_by_one(watched: list[str]) -> None:
     assert len(everywhere) == (2 if watched == ["*"] else 1)
     places = {role["metadata"]["namespace"] for role in roles if role["kind"] == "Role"}
     assert places == ({"tw", "models"} if watched == ["tw", "models"] else {"tw"})
+
+
+def test_the_migration_has_its_rights_for_as_long_as_it_takes_and_the_operator_has_none_of_them() -> None:
+    found = [m for m in manifests({"crds": {"migrate": True}}) if "migration" in m["metadata"]["name"]]
+    assert {m["kind"] for m in found} == {
+        *("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "NetworkPolicy", "Job")
+    }
+    for manifest in found:
+        hook = manifest["metadata"]["annotations"]
+        assert hook["helm.sh/hook"] == "post-install,post-upgrade"
+        assert "hook-succeeded" in hook["helm.sh/hook-delete-policy"]
+        assert (int(hook["helm.sh/hook-weight"]) < 0) == (manifest["kind"] != "Job")
+    (role,) = [m for m in found if m["kind"] == "ClusterRole"]
+    assert {name for rule in role["rules"] for name in rule.get("resourceNames", ())} == {
+        kind.full_name for kind in CUSTOM_KINDS.values()
+    }
+    (own,) = [rule for rule in role["rules"] if rule["apiGroups"] == ["tradewind.dev"]]
+    assert set(own["resources"]) == {kind.plural for kind in CUSTOM_KINDS.values()}
+    assert not [m for m in manifests() if "migration" in m["metadata"]["name"]]
 
 
 def test_settings_are_what_the_operator_reads(tmp_path: Path) -> None:

@@ -212,9 +212,10 @@ async def test_calls_are_counted_for_whoever_asks(server: Server, kube: Kube) ->
 
 
 async def test_which_kinds_there_are(server: Server, kube: Kube) -> None:
-    server.answers = [(200, {"resources": [{"name": "tenants"}]}), (404, "404 page not found")]
-    assert await kube.served("/apis/tradewind.dev/v1alpha1") == {"tenants"}
-    assert await kube.served("/apis/ray.io/v1") == frozenset()
+    listed = [{"name": "tenants", "storageVersionHash": "aGFzaA=="}, {"name": "tenants/status"}]
+    server.answers = [(200, {"resources": listed}), (404, "404 page not found")]
+    assert await kube.served("/apis/tradewind.dev/v1alpha1") == {"tenants": "aGFzaA==", "tenants/status": ""}
+    assert await kube.served("/apis/ray.io/v1") == {}
 
 
 async def test_a_kubeconfig_that_cannot_be_used_is_a_wrong_setting(tmp_path: Path) -> None:

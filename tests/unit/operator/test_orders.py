@@ -30,8 +30,9 @@ from tradewind_operator.metrics import Conditions
 from tradewind_operator.policy.images import AllowedImages
 from tradewind_operator.publish import Publisher
 from tradewind_operator.reconcile import Reconciler, ReconcileSettings
+from tradewind_operator.rhythm import Rhythm
 from tradewind_operator.status.conditions import ACCEPTED, TRUE, condition_of
-from tradewind_operator.wakeups import Key, Wakeups
+from tradewind_operator.wakeups import ClusterKey, Wakeups
 
 NAMESPACE = "team"
 CLUSTERS = ("default", "other")
@@ -142,12 +143,15 @@ class World:
         """The operator's: it stands still, so that nothing is read anew but for what was heard."""
         self._rays = PlayedRays(lambda: self.time)
         self._news: list[tuple[Resource, str, Data]] = []
-        self._asked: set[Key] = set()
+        self._asked: set[ClusterKey] = set()
         self._wakeups = Wakeups()
         gatherer = Gatherer(self.api, AllowedImages(()), RESYNC_S, self._know, RESYNC_S)
         defaults = Defaults(Images("head:1", "gateway:1", "cpu:1", "cuda:1"))
         to = ReconcileSettings(
-            defaults, lambda _, name: f"serve://{name}", lambda _, name: f"gateway://{name}", RESYNC_S
+            defaults,
+            lambda _, name: f"serve://{name}",
+            lambda _, name: f"gateway://{name}",
+            Rhythm(resync_s=RESYNC_S),
         )
         publisher = Publisher(self.api, Events(self.api, "operator"), Conditions())
         self._reconciler = Reconciler(

@@ -36,12 +36,13 @@ from tradewind_operator.metrics import CONDITION, OperatorMetrics
 from tradewind_operator.operator import allowed_images, defaults_of
 from tradewind_operator.publish import Publisher
 from tradewind_operator.reconcile import Reconciler, ReconcileSettings
+from tradewind_operator.rhythm import Rhythm
 from tradewind_operator.settings import Settings
-from tradewind_operator.wakeups import Key
+from tradewind_operator.wakeups import ClusterKey
 
 POOL = {"cpus": 4, "memory": "16Gi", "maxNodes": 4}
 CANARY = "tw-canary-0123456789abcdef"
-KEY = Key("ns", "default")
+KEY = ClusterKey("ns", "default")
 
 
 class World:
@@ -58,7 +59,10 @@ class World:
         events = Events(self.api, "me", clock=self.clock, now=self.clock.now)
         self.rays = PlayedRays(self.clock)
         to = ReconcileSettings(
-            defaults_of(settings), lambda _, name: f"serve://{name}", lambda _, name: f"gateway://{name}"
+            defaults_of(settings),
+            lambda _, name: f"serve://{name}",
+            lambda _, name: f"gateway://{name}",
+            Rhythm(),
         )
         self.reconciler = Reconciler(
             self.api,
@@ -112,7 +116,7 @@ class World:
         self.reconciler.changed(KEY)
 
     def keys(self, cluster: str) -> list[Any]:
-        """Key hashes that the gateways of a RayCluster were given."""
+        """ClusterKey hashes that the gateways of a RayCluster were given."""
         gateway = self.rays.config(cluster)["applications"][0]["deployments"][0]["user_config"]
         return [each for entry in gateway.get("tenants", ()) for each in entry["key_hashes"]]
 
@@ -254,7 +258,7 @@ async def test_prometheus_is_told_nothing_of_what_is_gone_or_belongs_to_another_
         tenant("late", cluster="other"),
     )
     await world.settle()
-    await world.reconciler(Key("ns", "other"))
+    await world.reconciler(ClusterKey("ns", "other"))
     assert ("Tenant", "late", "Accepted") in world.shown()
     world.api.remove(MODEL_ROUTE, "ns", "chat")
     world.api.remove(TENANT, "ns", "acme")
@@ -267,8 +271,8 @@ async def test_prometheus_is_told_nothing_of_what_is_gone_or_belongs_to_another_
         if plural in {kind.plural for kind in (SERVING_CLUSTER, MODEL_DEPLOYMENT, TENANT)}:
             del world.api.objects[plural, place, name]
     for each in ("default", "other"):
-        world.reconciler.changed(Key("ns", each))
-        await world.reconciler(Key("ns", each))
+        world.reconciler.changed(ClusterKey("ns", each))
+        await world.reconciler(ClusterKey("ns", each))
     assert world.shown() == {}
 
 

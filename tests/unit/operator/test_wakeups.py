@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tradewind_operator.kinds import MODEL_DEPLOYMENT, MODEL_ROUTE, RAY_CLUSTER, SERVING_CLUSTER, TENANT
-from tradewind_operator.wakeups import Key, Wakeups
+from tradewind_operator.wakeups import ClusterKey, Wakeups
 
 
 def body(name: str, generation: int = 1, uid: str = "", **more: Any) -> dict[str, Any]:
@@ -15,11 +15,13 @@ def body(name: str, generation: int = 1, uid: str = "", **more: Any) -> dict[str
 
 def test_a_new_spec_counts_and_our_own_writes_do_not() -> None:
     router = Wakeups()
-    assert router.seen(SERVING_CLUSTER, None, body("default")) == [Key("ns", "default")]
-    assert router.seen(MODEL_DEPLOYMENT, "ADDED", body("llama", spec={})) == [Key("ns", "default")]
+    assert router.seen(SERVING_CLUSTER, None, body("default")) == [ClusterKey("ns", "default")]
+    assert router.seen(MODEL_DEPLOYMENT, "ADDED", body("llama", spec={})) == [ClusterKey("ns", "default")]
     finalized = body("llama", status={"state": "Running"}, metadata={"finalizers": ["tradewind.dev/drain"]})
     assert router.seen(MODEL_DEPLOYMENT, "MODIFIED", finalized) == []
-    assert router.seen(MODEL_DEPLOYMENT, "MODIFIED", body("llama", generation=2)) == [Key("ns", "default")]
+    assert router.seen(MODEL_DEPLOYMENT, "MODIFIED", body("llama", generation=2)) == [
+        ClusterKey("ns", "default")
+    ]
 
 
 def test_an_annotation_and_a_deletion_count() -> None:
@@ -41,7 +43,7 @@ def test_a_route_or_tenant_concerns_every_cluster_of_its_namespace() -> None:
     router = Wakeups()
     router.seen(SERVING_CLUSTER, None, body("a"))
     router.seen(SERVING_CLUSTER, None, body("b"))
-    assert router.seen(MODEL_ROUTE, "ADDED", body("chat")) == [Key("ns", "a"), Key("ns", "b")]
+    assert router.seen(MODEL_ROUTE, "ADDED", body("chat")) == [ClusterKey("ns", "a"), ClusterKey("ns", "b")]
 
 
 def test_a_rayservice_counts_by_its_status_without_times() -> None:
@@ -49,7 +51,7 @@ def test_a_rayservice_counts_by_its_status_without_times() -> None:
     labels = {"labels": {"tradewind.dev/cluster": "chat"}}
     status = {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "1"}]}
     first = body("chat", metadata=labels, status=status)
-    assert router.seen(RAY_CLUSTER, None, first) == [Key("ns", "chat")]
+    assert router.seen(RAY_CLUSTER, None, first) == [ClusterKey("ns", "chat")]
     later = {"conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2"}]}
     assert router.seen(RAY_CLUSTER, "MODIFIED", body("chat", 2, metadata=labels, status=later)) == []
     ready = {"conditions": [{"type": "Ready", "status": "False"}]}
@@ -59,6 +61,6 @@ def test_a_rayservice_counts_by_its_status_without_times() -> None:
 def test_what_a_reconcile_finds_out_about_clusters_replaces_what_was_guessed() -> None:
     router = Wakeups()
     router.seen(MODEL_DEPLOYMENT, "ADDED", body("llama", spec={"cluster": "gone"}))
-    assert router.know("ns", {"default"}) == [Key("ns", "default")]
-    assert router.keys() == [Key("ns", "default")]
+    assert router.know("ns", {"default"}) == [ClusterKey("ns", "default")]
+    assert router.keys() == [ClusterKey("ns", "default")]
     assert router.know("ns", {"default"}) == []

@@ -330,9 +330,9 @@ def test_a_thousand_models_and_five_hundred_routes_take_little_time() -> None:
     parts += [accepted(route(f"r{i:03}", f"m{i:04}", f"m{i + 500:04}")) for i in range(500)]
     parts[5] = edited(parts[5], "spec.engine.args", {"nonsense": 1})
     parts[1_200] = edited(parts[1_200], "spec.variants.0.deployment", "nobody")
-    started = time.perf_counter()
+    started = time.process_time()
     decision = decided(*parts)
-    took = time.perf_counter() - started
+    took = time.process_time() - started
     assert [key for key, found in decision.verdicts.items() if not found.accepted] == [
         ("ModelDeployment", "m0003"), ("ModelRoute", "r198")
     ]  # fmt: skip

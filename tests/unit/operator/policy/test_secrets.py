@@ -66,5 +66,5 @@ def test_an_edit_that_mixes_clusters_leaves_the_route_where_it_was() -> None:
     mixed = edited(was, "spec.variants", [{"name": each, "deployment": each} for each in ("x", "y")])
     models = (model("x", cluster="a"), model("y", cluster="b"))
     namespace = Namespace.of(documents(cluster("a"), cluster("b"), *models, mixed))
-    assert namespace.route_home(namespace.routes["chat"]) == "b"
+    assert namespace.home(namespace.routes["chat"]) == "b"
     assert namespace.homes() == {"a", "b"}

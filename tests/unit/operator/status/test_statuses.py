@@ -87,7 +87,7 @@ def test_the_accepted_spec_is_kept_while_a_newer_one_is_refused() -> None:
     spec = parts[1]["spec"]
     parts[1] = edited(parts[1], "spec.replicas", 0)
     status = statuses(healthy(*parts))[LLAMA]
-    assert status["accepted"] == {"generation": 1, "spec": spec}
+    assert status["accepted"] == {"apiVersion": "tradewind.dev/v1alpha1", "generation": 1, "spec": spec}
     assert status["observedGeneration"] == 2
     assert condition(status, "Accepted") == ("False", "Invalid")
     assert condition(status) == ("True", "Ready")
