@@ -56,7 +56,7 @@ def head_group(world: ClusterWorld) -> Manifest:
     head = world.spec.head
     pod = Pod(
         role=names.HEAD_ROLE,
-        settings=head.pod,
+        settings=head.pod.over(world.spec.pod),
         image=world.spec.images.head or world.defaults.images.head,
         resources=resources(head.cpus, head.memory),
         environment=pod_environment(world, more=gcs_environment(world.backend)),
@@ -102,7 +102,7 @@ def gateway_group(world: ClusterWorld) -> Manifest:
     gateway = world.spec.gateway
     pod = Pod(
         role=names.GATEWAY_GROUP,
-        settings=gateway.pod,
+        settings=gateway.pod.over(world.spec.pod),
         image=world.spec.images.gateway or world.defaults.images.gateway,
         resources=resources(gateway.cpus, gateway.memory),
         environment=pod_environment(world, hash_key=True),
@@ -146,7 +146,7 @@ def _pool_group(world: ClusterWorld, name: str, pool: Pool) -> Manifest:
         scheduling["runtimeClassName"] = pool.runtime_class_name
     pod = Pod(
         role=names.ENGINE_ROLE,
-        settings=pool.pod,
+        settings=pool.pod.over(world.spec.pod),
         image=pool.engine_image or (images.engine_cuda if pool.gpus else images.engine_cpu),
         resources=resources(pool.cpus, pool.memory, (pool.gpu_resource, pool.gpus)),
         environment=pod_environment(world),

@@ -29,6 +29,7 @@ _CREDENTIALS: Final[Mapping[str, tuple[tuple[str, int], ...]]] = {
     "GKE": (("169.254.169.254/32", 80), ("169.254.169.252/32", 988)),
 }
 """Where a cloud gives a pod its credentials: addresses of the node itself, by workload identity."""
+_PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 _EVERY_POD: Final[Manifest] = {"namespaceSelector": {}}
 
 
@@ -82,7 +83,7 @@ def _gateways(world: ClusterWorld) -> Manifest:
 def _engines(world: ClusterWorld) -> Manifest:
     """Downloads of weights, and the credentials for them where a cloud gives them to the pod."""
     blocks = [{"ipBlock": {"cidr": cidr}} for cidr in world.spec.network_policy.allow_egress_to]
-    ports = [_port(port) for port in sorted({_HTTPS, *_source_ports(world)})]
+    ports = [_port(port) for port in sorted({_HTTPS, *_source_ports(world), *_proxy_ports(world)})]
     egress: list[Manifest] = [{"to": blocks, "ports": ports}] if blocks else []
     egress += [
         {"to": [{"ipBlock": {"cidr": cidr}}], "ports": [_port(port)]}
@@ -141,6 +142,13 @@ def _source_ports(world: ClusterWorld) -> Iterator[int]:
     for settings in world.compiled.engines.values():
         sources = (settings.source, *(adapter.source for adapter in settings.adapters))
         yield from _ports_of(source.endpoint for source in sources)
+
+
+def _proxy_ports(world: ClusterWorld) -> Iterator[int]:
+    """Ports of the proxies that engines are told to go through."""
+    for pool in world.spec.pools.values():
+        variables = pool.pod.over(world.spec.pod).env
+        yield from _ports_of(one.value for one in variables if one.name.upper() in _PROXIES)
 
 
 def _ports_of(urls: Iterable[str | None]) -> Iterator[int]:

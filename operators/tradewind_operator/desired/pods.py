@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Final
 
-from tradewind.api.nodes import PodSettings
+from tradewind.api.pods import PodSettings
 from tradewind.api.values import Quantity
 from tradewind_operator.desired import names
+from tradewind_operator.desired.given import scheduled, variables, volumes
 from tradewind_operator.desired.metadata import pod_labels
 from tradewind_operator.desired.security import container_security, pod_security
 from tradewind_operator.desired.volumes import Volume
@@ -66,15 +68,16 @@ def cpu_quantity(cpus: float) -> str:
 
 def pod_template(world: ClusterWorld, pod: Pod) -> Manifest:
     """`template` of a Ray group: a pod that meets the Pod Security Standard *restricted*."""
+    given = volumes(pod.settings)
     spec: Manifest = {
         # Only the autoscaler needs a token; it gets one of its own.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod_security(),
         "terminationGracePeriodSeconds": pod.grace_s,
-        "containers": [_ray_container(pod)],
-        "volumes": [volume.volume() for volume in (*pod.volumes, *pod.more_volumes)],
-        **pod.scheduling,
+        "containers": [_ray_container(pod, given)],
+        "volumes": [volume.volume() for volume in (*pod.volumes, *pod.more_volumes, *given)],
+        **scheduled(pod.scheduling, pod.settings, world.name, pod.role),
     }
     if pod.settings.priority_class_name is not None:
         spec["priorityClassName"] = pod.settings.priority_class_name
@@ -95,16 +98,16 @@ def pod_template(world: ClusterWorld, pod: Pod) -> Manifest:
     }
 
 
-def _ray_container(pod: Pod) -> Manifest:
+def _ray_container(pod: Pod, given: tuple[Volume, ...]) -> Manifest:
     return {
         "name": RAY_CONTAINER,
         "image": pod.image,
         "securityContext": container_security(),
         "resources": pod.resources,
-        "env": pod.environment,
+        "env": sorted([*pod.environment, *variables(pod.settings)], key=itemgetter("name")),
         "ports": [
             {"name": name, "containerPort": port, "protocol": "TCP"} for name, port in pod.ports.items()
         ],
-        "volumeMounts": [volume.mount() for volume in pod.volumes],
+        "volumeMounts": [volume.mount() for volume in (*pod.volumes, *given)],
         **pod.container,
     }

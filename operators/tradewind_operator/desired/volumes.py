@@ -10,7 +10,8 @@ from tradewind_operator.desired import names
 from tradewind_operator.desired.world import Manifest
 
 SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
-_READ_BY_GROUP = 0o440
+READ_BY_GROUP = 0o440
+"""Mode of mounted Secrets and ConfigMaps; the pod's fsGroup is their group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Volume:
     path: str
     source: Manifest
     read_only: bool = False
+    sub_path: str | None = None
 
     def volume(self) -> Manifest:
         """Entry of `spec.volumes`."""
@@ -29,6 +31,8 @@ class Volume:
     def mount(self) -> Manifest:
         """Entry of a container's `volumeMounts`."""
         place: Manifest = {"name": self.name, "mountPath": self.path}
+        if self.sub_path is not None:
+            place["subPath"] = self.sub_path
         return {**place, "readOnly": True} if self.read_only else place
 
 
@@ -54,13 +58,13 @@ def working_space() -> tuple[Volume, ...]:
 def auth_files(cluster: str, *keys: str) -> Volume:
     """These keys of the cluster's own Secret, and no others."""
     items = [{"key": key, "path": key} for key in keys]
-    secret = {"secretName": names.auth_secret(cluster), "defaultMode": _READ_BY_GROUP, "items": items}
+    secret = {"secretName": names.auth_secret(cluster), "defaultMode": READ_BY_GROUP, "items": items}
     return Volume("auth", names.AUTH_DIR, {"secret": secret}, read_only=True)
 
 
 def token_files(cluster: str) -> Volume:
     """Hub tokens, one file each. Always mounted, so that a first token needs no new pod."""
-    secret = {"secretName": names.tokens_secret(cluster), "defaultMode": _READ_BY_GROUP, "optional": True}
+    secret = {"secretName": names.tokens_secret(cluster), "defaultMode": READ_BY_GROUP, "optional": True}
     return Volume("tokens", TOKENS_DIR, {"secret": secret}, read_only=True)
 
 
@@ -71,5 +75,5 @@ def service_account_files() -> Volume:
         {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
         {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
     ]
-    projected = {"defaultMode": _READ_BY_GROUP, "sources": sources}
+    projected = {"defaultMode": READ_BY_GROUP, "sources": sources}
     return Volume("autoscaler-token", SERVICE_ACCOUNT_DIR, {"projected": projected}, read_only=True)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
 from tradewind.api.fault_tolerance import GcsFaultTolerance
-from tradewind.api.model import ApiModel, Fault, ResourceModel
+from tradewind.api.model import ApiModel, Fault, Path, ResourceModel
 from tradewind.api.nodes import (
     Cpus,
     HeadSpec,
     ImagesSpec,
     PeerSelector,
     PodMemory,
-    PodSettings,
     Pool,
     Tolerations,
 )
+from tradewind.api.pods import PodSettings
+from tradewind.api.secrets import SecretKeyRef
 from tradewind.api.values import (
     CIDR_PATTERN,
     HOST_PATTERN,
@@ -82,7 +83,7 @@ class GatewaySpec(ApiModel):
     memory: PodMemory = Quantity(2 * 2**30)
     """Memory of one gateway pod. In a cluster only."""
     pod: PodSettings = Field(default_factory=PodSettings)
-    """Priority, labels and annotations of gateway pods. In a cluster only."""
+    """What a platform team gives to gateway pods; it comes before `spec.pod`. In a cluster only."""
     node_selector: Labels = Field(default_factory=dict)
     """Node labels that gateway pods need. In a cluster only."""
     tolerations: Tolerations = ()
@@ -212,6 +213,9 @@ class ServingClusterSpec(ApiModel):
     """Images other than the operator's defaults. In a cluster only."""
     image_pull_secrets: Annotated[tuple[SecretName, ...], Field(max_length=8)] = ()
     """Secrets with which images are pulled. In a cluster only."""
+    pod: PodSettings = Field(default_factory=PodSettings)
+    """What a platform team gives to every pod; `head.pod`, `gateway.pod` and a pool's `pod` come before it.
+    In a cluster only."""
     head: HeadSpec = Field(default_factory=HeadSpec)
     """Ray's head pod. In a cluster only."""
     pools: Annotated[dict[PoolName, Pool], Field(max_length=32)] = Field(default_factory=dict)
@@ -235,6 +239,22 @@ class ServingClusterSpec(ApiModel):
     def pools_by_name(self) -> tuple[tuple[str, Pool], ...]:
         """The pools in the order of their names, which is all the order that a map has."""
         return tuple(sorted(self.pools.items()))
+
+    def secrets(self) -> Iterator[tuple[Path, SecretKeyRef]]:
+        """Every Secret's key that it names, with its place in the resource."""
+        if (redis := self.gcs_fault_tolerance.redis) is not None:
+            for name, reference in (("username", redis.username), ("password", redis.password)):
+                if reference is not None:
+                    yield ("spec", "gcsFaultTolerance", "redis", name), reference
+        places: list[tuple[Path, PodSettings]] = [
+            (("pod",), self.pod),
+            (("head", "pod"), self.head.pod),
+            (("gateway", "pod"), self.gateway.pod),
+        ]
+        places += [(("pools", name, "pod"), pool.pod) for name, pool in self.pools_by_name]
+        for place, settings in places:
+            for path, reference in settings.secrets():
+                yield ("spec", *place, *path), reference
 
 
 class ServingCluster(ResourceModel):

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tradewind.api.model import ApiModel, Fault
+from tradewind.api.pods import PodSettings
 from tradewind.api.values import (
     RESOURCE_PATTERN,
     Between,
@@ -24,7 +25,6 @@ from tradewind.api.values import (
 )
 
 Cpus = Annotated[float, Field(ge=0.1, le=1_024)]
-RESERVED_METADATA = ("tradewind.dev/", "ray.io/", "app.kubernetes.io/")
 PodMemory = Annotated[Quantity, Between("256Mi", "64Ti")]
 
 
@@ -56,25 +56,6 @@ class Toleration(ApiModel):
 Tolerations = Annotated[tuple[Toleration, ...], Field(max_length=16)]
 
 
-class PodSettings(ApiModel):
-    """What a platform team gives to pods beside their size and their nodes."""
-
-    priority_class_name: SecretName | None = None
-    """PriorityClass, which must be there."""
-    labels: Labels = Field(default_factory=dict)
-    """Labels added to those that the platform and KubeRay set."""
-    annotations: Annotated[dict[LabelKey, Annotated[str, Field(max_length=4_096)]], Field(max_length=16)] = (
-        Field(default_factory=dict)
-    )
-    """Annotations, such as those of a service mesh or a node autoscaler."""
-
-    def faults(self) -> Iterable[Fault]:
-        for field in ("labels", "annotations"):
-            for key in getattr(self, field):
-                if key.startswith(RESERVED_METADATA):
-                    yield Fault((field, key), f"found {key!r}; allowed: keys that are not the platform's own")
-
-
 class HeadSpec(ApiModel):
     """Ray's head pod. It serves no requests."""
 
@@ -83,7 +64,7 @@ class HeadSpec(ApiModel):
     memory: PodMemory = Quantity(8 * 2**30)
     """Memory of the pod."""
     pod: PodSettings = Field(default_factory=PodSettings)
-    """Priority, labels and annotations."""
+    """What a platform team gives to it; it comes before `spec.pod`."""
     node_selector: Labels = Field(default_factory=dict)
     """Node labels it needs."""
     tolerations: Tolerations = ()
@@ -128,7 +109,7 @@ class Pool(ApiModel):
     gpu_resource: Annotated[str, Field(pattern=RESOURCE_PATTERN, max_length=253)] = "nvidia.com/gpu"
     """Kubernetes' name of the GPUs."""
     pod: PodSettings = Field(default_factory=PodSettings)
-    """Priority, labels and annotations."""
+    """What a platform team gives to it; it comes before `spec.pod`."""
     node_selector: Labels = Field(default_factory=dict)
     """Node labels it needs."""
     tolerations: Tolerations = ()

@@ -46,6 +46,9 @@ CIDR_PATTERN: Final = r"^[0-9a-fA-F.:]{2,45}/[0-9]{1,3}$"
 VERSION_PATTERN: Final = r"^[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}$"
 RESOURCE_PATTERN: Final = r"^[a-z0-9.-]{1,200}/[A-Za-z0-9._-]{1,63}$"
 ADDRESS_PATTERN: Final = r"^(rediss?://)?[A-Za-z0-9._-]{1,253}:[0-9]{1,5}$"
+PATH_PATTERN: Final = r"^[A-Za-z0-9._][A-Za-z0-9._/-]{0,255}$"
+MOUNT_PATTERN: Final = r"^/[A-Za-z0-9._/-]{0,255}$"
+VOLUME_NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$"
 LABEL_KEY_PATTERN: Final = r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE_PATTERN: Final = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
 
@@ -64,6 +67,9 @@ PATTERN_MEANING: Final[dict[str, str]] = {
     VERSION_PATTERN: "a version such as 2.60.0",
     RESOURCE_PATTERN: "an extended resource such as nvidia.com/gpu",
     ADDRESS_PATTERN: "<host>:<port>, redis://<host>:<port> or rediss://<host>:<port>",
+    PATH_PATTERN: "a relative path of letters, digits, '.', '_', '-', '/'",
+    MOUNT_PATTERN: "an absolute path of letters, digits, '.', '_', '-', '/'",
+    VOLUME_NAME_PATTERN: "1 to 50 lower-case letters, digits, '-', with a letter or digit at both ends",
     LABEL_KEY_PATTERN: "a Kubernetes label key",
     LABEL_VALUE_PATTERN: "a Kubernetes label value of at most 63 characters",
 }

@@ -9,7 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from tradewind.api import cluster, deployment, fault_tolerance, nodes, route, secrets, sources, tenant
+from tradewind.api import (
+    affinity,
+    cluster,
+    deployment,
+    environment,
+    fault_tolerance,
+    nodes,
+    pod_volumes,
+    pods,
+    route,
+    secrets,
+    sources,
+    tenant,
+)
 from tradewind.api.headers import RESERVED_PREFIX
 from tradewind.api.model import ApiModel
 from tradewind.schema.cel import Constraint, Rule, Unique, Unsaid, bytes_of, matches, text, texts
@@ -74,6 +87,11 @@ def _places(secret: str) -> tuple[Rule, ...]:
     )
 
 
+def _below(paths: tuple[str, ...]) -> str:
+    """A pattern of these paths and all below them."""
+    return f"^({'|'.join(path.replace('.', '[.]') for path in paths)})(/|$)"
+
+
 _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
     cluster.GatewaySpec: (
         Rule(
@@ -107,14 +125,6 @@ _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
             "tolerationSeconds: allowed with effect NoExecute only",
         ),
     ),
-    nodes.PodSettings: tuple(
-        Rule(
-            f"!has(self.{field}) || !self.{field}.exists(key, "
-            f"{' || '.join(f'key.startsWith({text(prefix)})' for prefix in nodes.RESERVED_METADATA)})",
-            f"{field}: allowed: keys that are not the platform's own",
-        )
-        for field in ("labels", "annotations")
-    ),
     nodes.CacheSpec: (
         Rule(
             "!(has(self.claim) && has(self.storageClassName))",
@@ -137,15 +147,98 @@ _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
     ),
 }
 
-_DEPLOYMENT: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
-    deployment.EnvVariable: (
+_VALUES: Final = "(has(self.values) ? size(self.values) : 0)"
+_LISTED: Final = Rule(
+    f'self.operator in ["In", "NotIn"] ? {_VALUES} > 0 : self.operator in ["Gt", "Lt"] || {_VALUES} == 0',
+    "values: allowed: at least one with In and NotIn, none with Exists and DoesNotExist",
+)
+_PODS: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
+    affinity.NodeRequirement: (
+        _LISTED,
         Rule(
-            f"!{matches('self.name', '^(' + '|'.join(deployment.FORBIDDEN_ENV) + ')')}"
-            f" && !(self.name in {texts(deployment.UNSAFE_ENV)})",
+            f'!(self.operator in ["Gt", "Lt"]) || ({_VALUES} == 1 && '
+            f"{matches('self.values[0]', '^[0-9]{1,18}$')})",
+            "values: allowed: one whole number with Gt and Lt",
+        ),
+    ),
+    affinity.LabelRequirement: (_LISTED,),
+    affinity.TopologySpread: (
+        Rule(
+            '!has(self.minDomains) || self.whenUnsatisfiable == "DoNotSchedule"',
+            "minDomains: allowed with DoNotSchedule only",
+        ),
+    ),
+    pod_volumes.VolumeItem: (
+        Rule(
+            f"!{matches('self.path', pod_volumes.ODD_PATH)}",
+            "path: allowed: a relative path without '.' and '..'",
+        ),
+    ),
+    pod_volumes.PodVolume: (
+        Rule(
+            f"!{matches('self.mountPath', f'^/$|{pod_volumes.ODD_PATH}')} && "
+            f"!{matches('self.mountPath', _below(pod_volumes.OWN_PATHS))} && "
+            f"!(self.mountPath in {texts(pod_volumes.ABOVE_OWN)})",
+            "mountPath: allowed: an absolute path that is not the platform's own, such as /mnt/data",
+        ),
+        Rule(
+            f"!has(self.subPath) || !{matches('self.subPath', pod_volumes.ODD_PATH)}",
+            "subPath: allowed: a relative path without '.' and '..'",
+        ),
+        Rule(
+            "[has(self.configMap), has(self.secret), has(self.persistentVolumeClaim), has(self.emptyDir)]"
+            ".filter(given, given).size() == 1",
+            "allowed: one of configMap, secret, persistentVolumeClaim, emptyDir",
+        ),
+    ),
+    pods.ValueFrom: (
+        Rule(
+            "has(self.secretKeyRef) != has(self.configMapKeyRef)",
+            "allowed: exactly one of secretKeyRef, configMapKeyRef",
+        ),
+    ),
+    pods.PodVariable: (
+        Rule("has(self.value) != has(self.valueFrom)", "allowed: exactly one of value, valueFrom"),
+        Rule(
+            f"!(self.name in {texts(environment.WEIGHTS_ENV)})",
+            "name: every model would have it; use the credentials of a ModelDeployment's source",
+        ),
+        Rule(
+            f"!{matches('self.name', '^(' + '|'.join(environment.POD_ENV_PREFIXES) + ')')}"
+            f" && !(self.name in {texts(environment.POD_ENV_NAMES)})",
             "name: the platform sets this variable or does not allow it",
         ),
         Rule(
-            f"!{matches('self.name', '(?i)(^|_)(' + '|'.join(deployment.SECRET_ENV) + ')$')}",
+            f"!has(self.value) || "
+            f"!{matches('self.name', '(?i)(^|_)(' + '|'.join(environment.SECRET_ENV) + ')$')}",
+            "name: looks like a secret; a resource holds none: use valueFrom.secretKeyRef",
+        ),
+    ),
+    pods.PodSettings: (
+        *(
+            Rule(
+                f"!has(self.{field}) || !self.{field}.exists(key, "
+                f"{' || '.join(f'key.startsWith({text(prefix)})' for prefix in pods.RESERVED_METADATA)})",
+                f"{field}: allowed: keys that are not the platform's own",
+            )
+            for field in ("labels", "annotations")
+        ),
+        Unique("env", by="name"),
+        Unique("volumes", by="name"),
+        Unique("volumes", by="mountPath", ordered=True),
+        Unique("topologySpreadConstraints", by="topologyKey"),
+    ),
+}
+
+_DEPLOYMENT: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
+    deployment.EnvVariable: (
+        Rule(
+            f"!{matches('self.name', '^(' + '|'.join(environment.FORBIDDEN_ENV) + ')')}"
+            f" && !(self.name in {texts(environment.UNSAFE_ENV)})",
+            "name: the platform sets this variable or does not allow it",
+        ),
+        Rule(
+            f"!{matches('self.name', '(?i)(^|_)(' + '|'.join(environment.SECRET_ENV) + ')$')}",
             "name: looks like a secret; a resource holds none: use spec.source.tokenSecret",
         ),
     ),
@@ -286,6 +379,7 @@ _TENANT: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
 
 CONSTRAINTS: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
     **_CLUSTER,
+    **_PODS,
     **_DEPLOYMENT,
     **_ROUTE,
     **_TENANT,
