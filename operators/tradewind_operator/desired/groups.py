@@ -148,7 +148,7 @@ def _pool_group(world: ClusterWorld, name: str, pool: Pool) -> Manifest:
         role=names.ENGINE_ROLE,
         settings=pool.pod.over(world.spec.pod),
         image=pool.engine_image or (images.engine_cuda if pool.gpus else images.engine_cpu),
-        resources=resources(pool.cpus, pool.memory, (pool.gpu_resource, pool.gpus)),
+        resources=resources(pool.cpus, pool.memory, _devices(pool)),
         environment=pod_environment(world),
         ports={"metrics": names.RAY_METRICS_PORT},
         container={**ray_probes(), "lifecycle": engine_leaves()},
@@ -166,6 +166,13 @@ def _pool_group(world: ClusterWorld, name: str, pool: Pool) -> Manifest:
         **_size(pool.min_nodes, pool.max_nodes),
         "template": pod_template(world, pod),
     }
+
+
+def _devices(pool: Pool) -> dict[str, object]:
+    """GPUs, other devices and huge pages of one pod."""
+    gpus = {pool.gpu_resource: pool.gpus} if pool.gpus else {}
+    pages = {f"hugepages-{page}": size for page, size in pool.hugepages.items()}
+    return {**gpus, **pool.extra_resources, **pages}
 
 
 def _engine_volumes(cluster: str, name: str, pool: Pool) -> tuple[Volume, ...]:

@@ -9,6 +9,7 @@ from tradewind.compiler.secret_names import TOKENS_DIR
 from tradewind_operator.desired import names
 from tradewind_operator.desired.world import Manifest
 
+_SCRATCH = Quantity(2**30)
 SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
 READ_BY_GROUP = 0o440
 """Mode of mounted Secrets and ConfigMaps; the pod's fsGroup is their group."""
@@ -23,10 +24,20 @@ class Volume:
     source: Manifest
     read_only: bool = False
     sub_path: str | None = None
+    needs: Quantity | None = None
+    """Of an emptyDir on disk: what a pod is sure to need of it. None: all of its size."""
 
     def volume(self) -> Manifest:
         """Entry of `spec.volumes`."""
         return {"name": self.name, **self.source}
+
+    def disk(self) -> tuple[int, int]:
+        """Bytes of the node's disk that are set aside for it, and that it may grow to."""
+        room: Manifest | None = self.source.get("emptyDir")
+        if room is None or room.get("medium") is not None:
+            return 0, 0
+        size = Quantity.parse(room["sizeLimit"])
+        return min(size, size if self.needs is None else self.needs), size
 
     def mount(self) -> Manifest:
         """Entry of a container's `volumeMounts`."""
@@ -37,8 +48,11 @@ class Volume:
 
 
 def scratch(name: str, path: str, size: str) -> Volume:
-    """Disk space that is gone with the pod; a pod that writes more than `size` is evicted."""
-    return Volume(name, path, {"emptyDir": {"sizeLimit": size}})
+    """Disk space that is gone with the pod; a pod that writes more than `size` is evicted.
+
+    Little of it is used but when something goes wrong, so little is set aside.
+    """
+    return Volume(name, path, {"emptyDir": {"sizeLimit": size}}, needs=_SCRATCH)
 
 
 def shared_memory(size: Quantity) -> Volume:

@@ -13,18 +13,20 @@ from pydantic import Field
 from tradewind.api.model import ApiModel, Fault
 from tradewind.api.pods import PodSettings
 from tradewind.api.values import (
-    RESOURCE_PATTERN,
     Between,
     Image,
     LabelKey,
     Labels,
     LabelValue,
     Name,
+    PageSize,
     Quantity,
+    ResourceName,
     SecretName,
 )
 
 Cpus = Annotated[float, Field(ge=0.1, le=1_024)]
+HugePages = Annotated[Quantity, Between("64Ki", "64Ti")]
 PodMemory = Annotated[Quantity, Between("256Mi", "64Ti")]
 
 
@@ -84,15 +86,24 @@ class CacheSpec(ApiModel):
     """Where a node keeps the weights it has fetched."""
 
     size: Annotated[Quantity, Between("1Gi", "64Ti")] = Quantity(100 * 2**30)
-    """Room for weights."""
+    """Room for weights. On the node's disk all of it is set aside when a pod is placed."""
     storage_class_name: SecretName | None = None
-    """Makes one ReadWriteMany claim of this class for the whole pool, so that weights are fetched once."""
+    """Keeps weights on volumes of this class. Without it, and without claim, they are on the node's disk."""
+    access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = "ReadWriteMany"
+    """With storageClassName: `ReadWriteMany` makes one claim for the whole pool, so that weights are fetched
+    once; `ReadWriteOnce` makes one for each pod, which comes and goes with it: block storage, or the disks of
+    nodes by a node-local class."""
     claim: SecretName | None = None
     """An existing PersistentVolumeClaim (ReadWriteMany, or ReadOnlyMany with everything in it)."""
 
     def faults(self) -> Iterable[Fault]:
         if self.claim is not None and self.storage_class_name is not None:
             yield Fault((), "found claim and storageClassName; allowed: at most one of them")
+        if self.access_mode == "ReadWriteOnce" and self.storage_class_name is None:
+            yield Fault(
+                ("accessMode",),
+                "found ReadWriteOnce without storageClassName; allowed with it: each pod gets a volume of it",
+            )
 
 
 class Pool(ApiModel):
@@ -106,8 +117,14 @@ class Pool(ApiModel):
     """Memory of one pod."""
     accelerator: LabelValue | None = None
     """Node label `nvidia.com/gpu.product` must have this value, such as `NVIDIA-L4`."""
-    gpu_resource: Annotated[str, Field(pattern=RESOURCE_PATTERN, max_length=253)] = "nvidia.com/gpu"
+    gpu_resource: ResourceName = "nvidia.com/gpu"
     """Kubernetes' name of the GPUs."""
+    extra_resources: Annotated[
+        dict[ResourceName, Annotated[int, Field(ge=1, le=1_024)]], Field(max_length=8)
+    ] = Field(default_factory=dict)
+    """Other extended resources of one pod, such as `rdma/hca: 1`."""
+    hugepages: Annotated[dict[PageSize, HugePages], Field(max_length=4)] = Field(default_factory=dict)
+    """Huge pages of one pod by their size, such as `2Mi: 1Gi`; beside the memory."""
     pod: PodSettings = Field(default_factory=PodSettings)
     """What a platform team gives to it; it comes before `spec.pod`."""
     node_selector: Labels = Field(default_factory=dict)
@@ -136,6 +153,15 @@ class Pool(ApiModel):
             )
         if self.accelerator is not None and not self.gpus:
             yield Fault(("accelerator",), f"found {self.accelerator!r} with gpus 0; allowed with GPUs only")
+        for name in self.extra_resources:
+            if name == self.gpu_resource:
+                yield Fault(("extraResources", name), f"found {name!r}, which is gpuResource; allowed: gpus")
+            elif "kubernetes.io/" in name or name.startswith("requests."):
+                message = f"found {name!r}, which is Kubernetes' own; allowed: a device plugin's, as rdma/hca"
+                yield Fault(("extraResources", name), message)
+        for page, size in self.hugepages.items():
+            if size % Quantity.parse(page):
+                yield Fault(("hugepages", page), f"found {size}; allowed: a multiple of {page}")
         if self.shared_memory >= self.memory:
             yield Fault(
                 ("sharedMemory",),

@@ -130,10 +130,24 @@ _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
             "!(has(self.claim) && has(self.storageClassName))",
             "found claim and storageClassName; allowed: at most one of them",
         ),
+        Rule(
+            'self.accessMode != "ReadWriteOnce" || has(self.storageClassName)',
+            "accessMode: allowed: ReadWriteOnce with storageClassName only",
+        ),
     ),
     nodes.Pool: (
         Rule("self.minNodes <= self.maxNodes", "minNodes: allowed: at most maxNodes"),
         Rule("!has(self.accelerator) || self.gpus > 0", "accelerator: allowed with GPUs only"),
+        Rule(
+            "!has(self.extraResources) || !self.extraResources.exists(name, name == self.gpuResource || "
+            'name.contains("kubernetes.io/") || name.startsWith("requests."))',
+            "extraResources: allowed: a device plugin's, and not gpuResource",
+        ),
+        Rule(
+            "!has(self.hugepages) || self.hugepages.all(page, "
+            f"int({bytes_of('self.hugepages[page]')}) % int({bytes_of('page')}) == 0)",
+            "hugepages: allowed: multiples of the page size",
+        ),
         Rule(
             f"{bytes_of('self.sharedMemory')} < {bytes_of('self.memory')}",
             "sharedMemory: allowed: less than memory",

@@ -19,6 +19,7 @@ S3_KEY = {
     "s3": {"accessKeyId": {"name": "s", "key": "id"}, "secretAccessKey": {"name": "s", "key": "secret"}}
 }
 GCS_KEY = {"gcs": {"serviceAccountKey": {"name": "g", "key": "key.json", "file": "keys/gcs.json"}}}
+POOL: Data = {"gpus": 1, "cpus": 4, "memory": "16Gi", "maxNodes": 2}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 POD: Data = {
@@ -84,6 +85,18 @@ VALID: list[tuple[str, Data]] = [
     ("limits", cluster(limits={"bodySize": "20Mi", "bodyTimeout": "1m", "choices": 4, "maxTokens": 4096})),
     ("telemetry", cluster(telemetry={"otlpEndpoint": "http://collector:4318", "samplingRatio": 0.1})),
     ("all that pods are given", cluster(pod=POD, head={"pod": POD}, gateway={"pod": POD})),
+    (
+        "devices and huge pages",
+        cluster(
+            pools={
+                "l4": POOL | {"extraResources": {"rdma/hca": 1}, "hugepages": {"2Mi": "1Gi", "1Gi": "4Gi"}}
+            }
+        ),
+    ),
+    (
+        "a volume for the weights of each pod",
+        cluster(pools={"l4": POOL | {"cache": {"storageClassName": "local", "accessMode": "ReadWriteOnce"}}}),
+    ),
     ("a model with nothing but its source", model()),
     (
         "a model from a package",
@@ -134,7 +147,6 @@ VALID: list[tuple[str, Data]] = [
 ]
 
 VOLUME: Data = {"name": "a", "mountPath": "/mnt/a", "emptyDir": {"sizeLimit": "1Gi"}}
-POOL: Data = {"gpus": 1, "cpus": 4, "memory": "16Gi", "maxNodes": 2}
 
 INVALID: list[tuple[str, Data, str, list[str]]] = [
     # name, resource, path of the error, what its message or hint says
@@ -272,6 +284,11 @@ INVALID: list[tuple[str, Data, str, list[str]]] = [
     ("an expression of more than a number", cluster(pod={"affinity": _nodes({"key": "a", "operator": "Gt", "values": ["x"]})}), "spec.pod.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values", ["whole number"]),
     ("a spread of nothing", cluster(pod={"topologySpreadConstraints": [{"topologyKey": "zone"}]}), "spec.pod.topologySpreadConstraints[0].whenUnsatisfiable", ["missing"]),
     ("domains that are not waited for", cluster(pod={"topologySpreadConstraints": [{"topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "minDomains": 2}]}), "spec.pod.topologySpreadConstraints[0].minDomains", ["DoNotSchedule only"]),
+    ("the GPUs once more", cluster(pools={"l4": POOL | {"extraResources": {"nvidia.com/gpu": 1}}}), "spec.pools.l4.extraResources['nvidia.com/gpu']", ["allowed: gpus"]),
+    ("a resource of Kubernetes", cluster(pools={"l4": POOL | {"extraResources": {"kubernetes.io/batch": 1}}}), "spec.pools.l4.extraResources['kubernetes.io/batch']", ["Kubernetes' own", "rdma/hca"]),
+    ("half a huge page", cluster(pools={"l4": POOL | {"hugepages": {"2Mi": "3Mi"}}}), "spec.pools.l4.hugepages.2Mi", ["multiple of 2Mi"]),
+    ("a volume for each pod of no class", cluster(pools={"l4": POOL | {"cache": {"accessMode": "ReadWriteOnce"}}}), "spec.pools.l4.cache.accessMode", ["storageClassName"]),
+    ("one volume that many pods write to once", cluster(pools={"l4": POOL | {"cache": {"accessMode": "ReadWriteOnce", "claim": "weights"}}}), "spec.pools.l4.cache.accessMode", ["storageClassName"]),
     ("callers of no kind", cluster(networkPolicy={"allowFrom": [{}]}), "spec.networkPolicy.allowFrom[0]", ["at least one"]),
     ("egress to no network", cluster(networkPolicy={"allowEgressTo": ["300.0.0.0/8"]}), "spec.networkPolicy.allowEgressTo[0]", ["'300.0.0.0/8'", "CIDR"]),
     ("an image that is none", cluster(images={"head": "UP PER"}), "spec.images.head", ["image reference"]),

@@ -83,6 +83,9 @@ WORDS: dict[str, st.SearchStrategy[Any]] = {
          "/var/lib", "/var/lib/other", "/usr/lib/x", "/usr/lib64x", "/etc/ld_so_preload", "/etc/ld.so.preload", "/a/.b", "/a/.", "/a/..b"]
     ),
     "path": st.sampled_from(["a", "a/b", "../a", "a/..", "a//b", "a/", "..a", "/a", "a..b"]),
+    "extraResources": st.sampled_from([{"rdma/hca": 1}, {"nvidia.com/gpu": 1}, {"a.kubernetes.io/b": 1}, {"requests.x/y": 1}, {"rdma": 1}]),
+    "gpuResource": st.sampled_from(["nvidia.com/gpu", "rdma/hca"]),
+    "hugepages": st.sampled_from([{"2Mi": "4Mi"}, {"2Mi": "3Mi"}, {"1Gi": "1Gi", "2Mi": "2Mi"}, {"0Mi": "2Mi"}, {"2Ti": "2Ti"}, {"1Gi": "1.5Gi"}]),
     "subPath": st.sampled_from(["a", "a/b", "../a", "a/..", "/a"]),
     "values": st.sampled_from([[], ["a"], ["1"], ["-12"], ["1", "2"]]),
     "topologyKey": st.sampled_from(["zone", "kubernetes.io/hostname"]),

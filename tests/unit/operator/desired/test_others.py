@@ -140,6 +140,7 @@ def test_the_tutorial_fits_into_six_cpus_and_16_gb() -> None:
     cpus = [one["cpu"] for one in (*asked, *operators)]
     assert sum(int(cpu[:-1]) / 1000 if cpu.endswith("m") else int(cpu) for cpu in cpus) <= 6
     assert sum(Quantity.parse(one["memory"]) for one in (*asked, *operators)) <= 16e9
+    assert sum(Quantity.parse(one.get("ephemeral-storage", "0")) for one in asked) <= 32e9
 
 
 @pytest.mark.parametrize(
@@ -212,6 +213,7 @@ def test_gpu_and_spot_pools_bear_the_providers_taints(pool: Data, tainted: set[s
     assert {toleration["key"] for toleration in pod["tolerations"]} == tainted
     assert ("affinity" in pod) is bool(pool.get("spot"))
     gpus = pod["containers"][0]["resources"]["limits"]
+    assert gpus.pop("ephemeral-storage")
     assert gpus == {"memory": "32Gi", pool.get("gpuResource", "nvidia.com/gpu"): "1"}
 
 
