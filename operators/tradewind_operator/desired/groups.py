@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from tradewind.api.nodes import Pool
@@ -41,6 +44,7 @@ from tradewind_operator.desired.volumes import (
 )
 from tradewind_operator.desired.world import ClusterWorld, Manifest
 
+_NO_DEVICES: Final[Mapping[str, int]] = MappingProxyType({})
 _OBJECT_STORE: Final = Quantity(128 * 2**20)
 _SHARED: Final = Quantity(256 * 2**20)
 """Of head and gateways, for the object store; tokens do not pass through it."""
@@ -162,7 +166,7 @@ def _pool_group(world: ClusterWorld, name: str, pool: Pool) -> Manifest:
         "groupName": names.pool_group(name),
         "labels": {POOL_LABEL: name},
         # Ray counts whole CPUs; rounding down would leave a model that fits on the pool without a place.
-        "rayStartParams": _ray_start(cpus=str(math.ceil(pool.cpus)), gpus=pool.gpus),
+        "rayStartParams": _ray_start(cpus=str(math.ceil(pool.cpus)), devices={pool.hardware.ray: pool.gpus}),
         **_size(pool.min_nodes, pool.max_nodes),
         "template": pod_template(world, pod),
     }
@@ -189,9 +193,20 @@ def _size(least: int, most: int) -> Manifest:
     return {"minReplicas": least, "maxReplicas": most, "replicas": least, "numOfHosts": 1}
 
 
-def _ray_start(*, cpus: str, gpus: int = 0) -> dict[str, str]:
-    """Parameters of `ray start`. The object store would otherwise take 30 % of the memory."""
-    return {"num-cpus": cpus, "num-gpus": str(gpus), "object-store-memory": str(int(_OBJECT_STORE))}
+def _ray_start(*, cpus: str, devices: Mapping[str, int] = _NO_DEVICES) -> dict[str, str]:
+    """Parameters of `ray start`. The object store would otherwise take 30 % of the memory.
+
+    Args:
+        devices: by Ray's name of them. What Ray does not call GPU is a resource of its own, which KubeRay and
+            the autoscaler read as JSON within single quotes.
+    """
+    others = {name: count for name, count in devices.items() if name != "GPU" and count}
+    return {
+        "num-cpus": cpus,
+        "num-gpus": str(devices.get("GPU", 0)),
+        "object-store-memory": str(int(_OBJECT_STORE)),
+        **({"resources": f"'{json.dumps(others)}'"} if others else {}),
+    }
 
 
 def _tolerating(found: list[Manifest]) -> Manifest:

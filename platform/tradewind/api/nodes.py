@@ -10,6 +10,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tradewind.api.accelerators import (
+    MIG_PREFIX,
+    OTHER_MAKERS,
+    TPU_CHIPS,
+    TPU_TOPOLOGY,
+    Accelerator,
+    accelerator_of,
+)
 from tradewind.api.model import ApiModel, Fault
 from tradewind.api.pods import PodSettings
 from tradewind.api.values import (
@@ -110,15 +118,19 @@ class Pool(ApiModel):
     """Nodes of one shape, on which engines run: one worker pod per node, or per slice of one."""
 
     gpus: Annotated[int, Field(ge=0, le=64)] = 0
-    """GPUs of one pod; 0 is a pool of CPU nodes."""
+    """GPUs, or other accelerators, of one pod; 0 is a pool of CPU nodes."""
     cpus: Cpus
     """CPUs of one pod."""
     memory: PodMemory
     """Memory of one pod."""
     accelerator: LabelValue | None = None
-    """Node label `nvidia.com/gpu.product` must have this value, such as `NVIDIA-L4`."""
+    """Which product: the value that acceleratorLabel must have on a node, such as `NVIDIA-L4`."""
+    accelerator_label: LabelKey | None = None
+    """Node label of accelerator. Absent, by gpuResource: `nvidia.com/gpu.product` for NVIDIA's,
+    `amd.com/gpu.product-name`, `gpu.intel.com/product`, `cloud.google.com/gke-tpu-accelerator`."""
     gpu_resource: ResourceName = "nvidia.com/gpu"
-    """Kubernetes' name of the GPUs."""
+    """Kubernetes' name of the accelerators: also `nvidia.com/mig-1g.10gb` (a slice per pod), `amd.com/gpu`,
+    `gpu.intel.com/xe`, `habana.ai/gaudi`, `google.com/tpu`. Those not of NVIDIA need an engineImage."""
     extra_resources: Annotated[
         dict[ResourceName, Annotated[int, Field(ge=1, le=1_024)]], Field(max_length=8)
     ] = Field(default_factory=dict)
@@ -138,7 +150,8 @@ class Pool(ApiModel):
     spot: bool = False
     """Only nodes that the provider may take back (Karpenter, GKE, EKS and AKS labels)."""
     engine_image: Image | None = None
-    """Engine image other than the operator's default; it must be on its allow-list."""
+    """Engine image other than the operator's default, which is for CPUs and NVIDIA's GPUs; it must be on its
+    allow-list."""
     runtime_class_name: Name | None = None
     """RuntimeClass, such as `nvidia`."""
     shared_memory: Annotated[Quantity, Between("64Mi", "1Ti")] = Quantity(2 * 2**30)
@@ -146,13 +159,40 @@ class Pool(ApiModel):
     cache: CacheSpec = Field(default_factory=CacheSpec)
     """Where weights are kept."""
 
+    @property
+    def hardware(self) -> Accelerator:
+        """What its GPUs are."""
+        return accelerator_of(self.gpu_resource)
+
+    def _accelerator_faults(self) -> Iterable[Fault]:
+        if not self.gpus:
+            given = (("accelerator", self.accelerator), ("acceleratorLabel", self.accelerator_label))
+            for name, value in given:
+                if value is not None:
+                    yield Fault((name,), f"found {value!r} with gpus 0; allowed with GPUs only")
+            return
+        found = f"found gpuResource {self.gpu_resource!r}"
+        if self.accelerator is not None and (self.accelerator_label or self.hardware.label) is None:
+            yield Fault(("acceleratorLabel",), f"missing; {found}, whose nodes' label is not known")
+        if self.gpu_resource.startswith(MIG_PREFIX) and self.gpus > 1:
+            message = f"found {self.gpus} slices of MIG; allowed: 1, for a process can use only one"
+            yield Fault(("gpus",), message, "let maxNodes be the number of slices")
+        if self.gpu_resource.startswith(OTHER_MAKERS) and self.engine_image is None:
+            message = f"missing; {found}, which the operator's own image does not run on"
+            yield Fault(("engineImage",), message)
+        if self.hardware.ray == "TPU":
+            if self.gpus not in TPU_CHIPS:
+                yield Fault(("gpus",), f"found {self.gpus} TPU chips; allowed: 1, 2, 4 or 8")
+            if self.accelerator is None or TPU_TOPOLOGY not in self.node_selector:
+                message = f"missing accelerator or nodeSelector[{TPU_TOPOLOGY!r}]; GKE needs both for TPUs"
+                yield Fault((), message, "a topology of one host, such as 2x4")
+
     def faults(self) -> Iterable[Fault]:
+        yield from self._accelerator_faults()
         if self.min_nodes > self.max_nodes:
             yield Fault(
                 ("minNodes",), f"found {self.min_nodes}; allowed: at most maxNodes, which is {self.max_nodes}"
             )
-        if self.accelerator is not None and not self.gpus:
-            yield Fault(("accelerator",), f"found {self.accelerator!r} with gpus 0; allowed with GPUs only")
         for name in self.extra_resources:
             if name == self.gpu_resource:
                 yield Fault(("extraResources", name), f"found {name!r}, which is gpuResource; allowed: gpus")

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from tradewind.api import (
+    accelerators,
     affinity,
     cluster,
     deployment,
@@ -92,6 +93,8 @@ def _below(paths: tuple[str, ...]) -> str:
     return f"^({'|'.join(path.replace('.', '[.]') for path in paths)})(/|$)"
 
 
+_MIG: Final = f"self.gpuResource.startsWith({text(accelerators.MIG_PREFIX)})"
+_TPU: Final = '(self.gpuResource == "google.com/tpu")'
 _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
     cluster.GatewaySpec: (
         Rule(
@@ -138,6 +141,27 @@ _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
     nodes.Pool: (
         Rule("self.minNodes <= self.maxNodes", "minNodes: allowed: at most maxNodes"),
         Rule("!has(self.accelerator) || self.gpus > 0", "accelerator: allowed with GPUs only"),
+        Rule("!has(self.acceleratorLabel) || self.gpus > 0", "acceleratorLabel: allowed with GPUs only"),
+        Rule(
+            "self.gpus == 0 || !has(self.accelerator) || has(self.acceleratorLabel) || "
+            f"self.gpuResource in {texts(accelerators.LABELLED)} || {_MIG}",
+            "acceleratorLabel: missing; the label of nodes with this gpuResource is not known",
+        ),
+        Rule(f"!{_MIG} || self.gpus <= 1", "gpus: allowed: 1 slice of MIG, for a process can use only one"),
+        Rule(
+            "self.gpus == 0 || has(self.engineImage) || "
+            f"!{texts(accelerators.OTHER_MAKERS)}.exists(one, self.gpuResource.startsWith(one))",
+            "engineImage: missing; the operator's own does not run on accelerators of this gpuResource",
+        ),
+        Rule(
+            f"!{_TPU} || self.gpus == 0 || self.gpus in {list(accelerators.TPU_CHIPS)}",
+            "gpus: allowed: 1, 2, 4 or 8 TPU chips",
+        ),
+        Rule(
+            f"!{_TPU} || self.gpus == 0 || (has(self.accelerator) && has(self.nodeSelector) && "
+            f"{text(accelerators.TPU_TOPOLOGY)} in self.nodeSelector)",
+            f"allowed for TPUs: accelerator, and {accelerators.TPU_TOPOLOGY} in nodeSelector",
+        ),
         Rule(
             "!has(self.extraResources) || !self.extraResources.exists(name, name == self.gpuResource || "
             'name.contains("kubernetes.io/") || name.startsWith("requests."))',

@@ -20,6 +20,12 @@ S3_KEY = {
 }
 GCS_KEY = {"gcs": {"serviceAccountKey": {"name": "g", "key": "key.json", "file": "keys/gcs.json"}}}
 POOL: Data = {"gpus": 1, "cpus": 4, "memory": "16Gi", "maxNodes": 2}
+TPU: Data = POOL | {
+    "gpuResource": "google.com/tpu",
+    "accelerator": "tpu-v6e-slice",
+    "nodeSelector": {"cloud.google.com/gke-tpu-topology": "2x2"},
+    "engineImage": "r/tpu:1",
+}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 POD: Data = {
@@ -85,6 +91,22 @@ VALID: list[tuple[str, Data]] = [
     ("limits", cluster(limits={"bodySize": "20Mi", "bodyTimeout": "1m", "choices": 4, "maxTokens": 4096})),
     ("telemetry", cluster(telemetry={"otlpEndpoint": "http://collector:4318", "samplingRatio": 0.1})),
     ("all that pods are given", cluster(pod=POD, head={"pod": POD}, gateway={"pod": POD})),
+    ("TPUs", cluster(pools={"tpu": TPU | {"gpus": 4}})),
+    ("a slice of a GPU", cluster(pools={"a": POOL | {"gpuResource": "nvidia.com/mig-1g.10gb"}})),
+    (
+        "Gaudi by a label of one's own",
+        cluster(
+            pools={
+                "g": POOL
+                | {
+                    "gpuResource": "habana.ai/gaudi",
+                    "engineImage": "r/g:1",
+                    "accelerator": "gaudi3",
+                    "acceleratorLabel": "example.com/card",
+                }
+            }
+        ),
+    ),
     (
         "devices and huge pages",
         cluster(
@@ -284,6 +306,12 @@ INVALID: list[tuple[str, Data, str, list[str]]] = [
     ("an expression of more than a number", cluster(pod={"affinity": _nodes({"key": "a", "operator": "Gt", "values": ["x"]})}), "spec.pod.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values", ["whole number"]),
     ("a spread of nothing", cluster(pod={"topologySpreadConstraints": [{"topologyKey": "zone"}]}), "spec.pod.topologySpreadConstraints[0].whenUnsatisfiable", ["missing"]),
     ("domains that are not waited for", cluster(pod={"topologySpreadConstraints": [{"topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "minDomains": 2}]}), "spec.pod.topologySpreadConstraints[0].minDomains", ["DoNotSchedule only"]),
+    ("a product on nodes whose label is not known", cluster(pools={"l4": POOL | {"gpuResource": "habana.ai/gaudi", "accelerator": "g3", "engineImage": "r/x:1"}}), "spec.pools.l4.acceleratorLabel", ["habana.ai/gaudi", "not known"]),
+    ("a label without GPUs", cluster(pools={"l4": POOL | {"gpus": 0, "acceleratorLabel": "a/b"}}), "spec.pools.l4.acceleratorLabel", ["gpus 0"]),
+    ("two slices in one pod", cluster(pools={"l4": POOL | {"gpus": 2, "gpuResource": "nvidia.com/mig-1g.10gb"}}), "spec.pools.l4.gpus", ["2 slices", "only one"]),
+    ("AMD's GPUs with NVIDIA's image", cluster(pools={"l4": POOL | {"gpuResource": "amd.com/gpu"}}), "spec.pools.l4.engineImage", ["amd.com/gpu", "does not run on"]),
+    ("three TPU chips", cluster(pools={"l4": TPU | {"gpus": 3}}), "spec.pools.l4.gpus", ["1, 2, 4 or 8"]),
+    ("a TPU of no shape", cluster(pools={"l4": TPU | {"nodeSelector": {}}}), "spec.pools.l4", ["gke-tpu-topology"]),
     ("the GPUs once more", cluster(pools={"l4": POOL | {"extraResources": {"nvidia.com/gpu": 1}}}), "spec.pools.l4.extraResources['nvidia.com/gpu']", ["allowed: gpus"]),
     ("a resource of Kubernetes", cluster(pools={"l4": POOL | {"extraResources": {"kubernetes.io/batch": 1}}}), "spec.pools.l4.extraResources['kubernetes.io/batch']", ["Kubernetes' own", "rdma/hca"]),
     ("half a huge page", cluster(pools={"l4": POOL | {"hugepages": {"2Mi": "3Mi"}}}), "spec.pools.l4.hugepages.2Mi", ["multiple of 2Mi"]),

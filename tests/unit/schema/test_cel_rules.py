@@ -84,7 +84,7 @@ WORDS: dict[str, st.SearchStrategy[Any]] = {
     ),
     "path": st.sampled_from(["a", "a/b", "../a", "a/..", "a//b", "a/", "..a", "/a", "a..b"]),
     "extraResources": st.sampled_from([{"rdma/hca": 1}, {"nvidia.com/gpu": 1}, {"a.kubernetes.io/b": 1}, {"requests.x/y": 1}, {"rdma": 1}]),
-    "gpuResource": st.sampled_from(["nvidia.com/gpu", "rdma/hca"]),
+    "gpuResource": st.sampled_from(["nvidia.com/gpu", "rdma/hca", "nvidia.com/mig-1g.5gb", "amd.com/gpu", "google.com/tpu", "habana.ai/gaudi"]),
     "hugepages": st.sampled_from([{"2Mi": "4Mi"}, {"2Mi": "3Mi"}, {"1Gi": "1Gi", "2Mi": "2Mi"}, {"0Mi": "2Mi"}, {"2Ti": "2Ti"}, {"1Gi": "1.5Gi"}]),
     "subPath": st.sampled_from(["a", "a/b", "../a", "a/..", "/a"]),
     "values": st.sampled_from([[], ["a"], ["1"], ["-12"], ["1", "2"]]),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from tests.unit.api.builders import Data
+from tests.unit.api.builders import Data, model
+from tests.unit.api.test_resources import TPU
 from tests.unit.operator.desired.pod_standard import violations
 from tests.unit.operator.desired.test_others import objects
-from tests.unit.operator.desired.worlds import CPU_POOL, GPU_POOL, pod_of, world
+from tests.unit.operator.desired.worlds import CPU_POOL, GPU_POOL, group_of, pod_of, world
 from tradewind.api.values import Quantity
+from tradewind_operator.desired.raycluster import ray_cluster
 from tradewind_operator.desired.world import ClusterWorld, Manifest
+from tradewind_operator.planning.differences import demand_of
 
 
 def pool(**more: object) -> ClusterWorld:
@@ -82,3 +87,49 @@ def test_one_claim_is_made_for_a_pool_of_a_class_that_many_nodes_write_to() -> N
     ((name, claim),) = objects(found, "PersistentVolumeClaim").items()
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     assert cache_of(found)["persistentVolumeClaim"] == {"claimName": name}
+
+
+GAUDI = {**GPU_POOL, "gpus": 8, "gpuResource": "habana.ai/gaudi", "engineImage": "r/gaudi:1"}
+
+
+@pytest.mark.parametrize(
+    ("resource", "label"),
+    [
+        ("nvidia.com/gpu", "nvidia.com/gpu.product"),
+        ("nvidia.com/mig-1g.10gb", "nvidia.com/gpu.product"),
+        ("amd.com/gpu", "amd.com/gpu.product-name"),
+        ("gpu.intel.com/xe", "gpu.intel.com/product"),
+    ],
+)
+def test_a_product_is_chosen_by_the_label_that_its_maker_has_for_it(resource: str, label: str) -> None:
+    found = pool(gpuResource=resource, accelerator="A", engineImage="r/x:1")
+    assert pod_of(found, "pool-l4")["nodeSelector"] == {label: "A"}
+    assert amounts(found, "pool-l4", "limits")[resource] == "1"
+    label = "example.com/card"
+    own = pool(gpuResource=resource, accelerator="A", engineImage="r/x:1", acceleratorLabel=label)
+    assert pod_of(own, "pool-l4")["nodeSelector"] == {label: "A"}
+
+
+def asked_of(found: ClusterWorld) -> Manifest:
+    (app,) = (one for one in found.compiled.serve_config["applications"] if one["name"] == "m")
+    return dict(app["deployments"][0]["ray_actor_options"])
+
+
+def test_ray_counts_gaudi_and_tpus_by_their_own_names_and_a_model_asks_for_those() -> None:
+    large = model("m", resources={"gpus": 4, "tensorParallel": 4})
+    for name, shape in (("HPU", GAUDI), ("TPU", {**TPU, "gpus": 4, "cpus": 8})):
+        found = world(large, pools={"l4": shape})
+        start = group_of(found, "pool-l4")["rayStartParams"]
+        assert start["num-gpus"] == "0"
+        assert start["resources"] == "'" + json.dumps({name: shape["gpus"]}) + "'"
+        asked = asked_of(found)
+        assert (asked["num_gpus"], asked["resources"]) == (0.0, {name: 4.0})
+        assert demand_of(ray_cluster(found), found.compiled.serve_config).gpus == 4
+
+
+def test_gpus_of_every_maker_are_gpus_for_ray() -> None:
+    rocm = {**GPU_POOL, "gpus": 4, "gpuResource": "amd.com/gpu", "engineImage": "r/rocm:1"}
+    found = world(model("m", resources={"gpus": 4}), pools={"l4": rocm})
+    start = group_of(found, "pool-l4")["rayStartParams"]
+    assert (start["num-gpus"], "resources" in start) == ("4", False)
+    assert (asked_of(found)["num_gpus"], "resources" in asked_of(found)) == (4.0, False)

@@ -200,13 +200,14 @@ def test_gateways_are_on_different_nodes_where_there_are_two() -> None:
     ("pool", "tainted"),
     [
         ({}, {"nvidia.com/gpu"}),
-        ({"gpuResource": "amd.com/gpu"}, {"amd.com/gpu"}),
+        ({"gpuResource": "amd.com/gpu", "engineImage": "r/rocm:1"}, {"amd.com/gpu"}),
+        ({"gpuResource": "nvidia.com/mig-1g.10gb"}, {"nvidia.com/gpu"}),
         (
             {"spot": True},
             {"nvidia.com/gpu", "cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority"},
         ),
     ],
-    ids=["nvidia", "amd", "spot"],
+    ids=["nvidia", "amd", "mig", "spot"],
 )
 def test_gpu_and_spot_pools_bear_the_providers_taints(pool: Data, tainted: set[str]) -> None:
     pod = pod_of(world(pools={"l4": {**GPU_POOL, **pool}}), "pool-l4")
