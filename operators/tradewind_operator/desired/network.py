@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from tradewind.api.fault_tolerance import redis_port
-from tradewind.api.nodes import PeerSelector
+from tradewind.api.networks import PeerSelector
 from tradewind_operator.desired import names
 from tradewind_operator.desired.metadata import metadata, role_selector
 from tradewind_operator.desired.world import ClusterWorld, Manifest
@@ -75,7 +75,10 @@ def _gateways(world: ClusterWorld) -> Manifest:
     endpoint: Manifest = {"ports": [_port(names.ENDPOINT_PORT)]}
     if world.spec.network_policy.allow_from:
         peers = [_peer(peer) for peer in world.spec.network_policy.allow_from]
-        endpoint["from"] = [*peers, _pods(OPERATOR_LABELS)]
+        service = world.spec.gateway.service
+        outside = () if service is None else service.load_balancer_source_ranges
+        blocks = [{"ipBlock": {"cidr": block}} for block in outside]
+        endpoint["from"] = [*peers, *blocks, _pods(OPERATOR_LABELS)]
     metrics = {"from": [_EVERY_POD], "ports": [_port(world.spec.gateway.metrics_port)]}
     return _policy(world, names.GATEWAY_GROUP, names.GATEWAY_GROUP, [endpoint, metrics], [])
 
@@ -118,6 +121,8 @@ def _pods(labels: dict[str, str]) -> Manifest:
 
 
 def _peer(peer: PeerSelector) -> Manifest:
+    if peer.ip_block is not None:
+        return {"ipBlock": {"cidr": peer.ip_block}}
     result: Manifest = {}
     if peer.namespace_selector is not None:
         result["namespaceSelector"] = _selector(peer.namespace_selector)

@@ -89,7 +89,7 @@ def pod_template(world: ClusterWorld, pod: Pod) -> Manifest:
         # Only the autoscaler needs a token; it gets one of its own.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": pod_security(),
+        "securityContext": pod_security(arbitrary_user=bool(pod.settings.arbitrary_user)),
         "terminationGracePeriodSeconds": pod.grace_s,
         "containers": [_ray_container(pod, given, _with_disk(pod.resources, every))],
         "volumes": [volume.volume() for volume in every],

@@ -207,16 +207,3 @@ class Pool(ApiModel):
                 ("sharedMemory",),
                 f"found {self.shared_memory}; allowed: less than memory, which is {self.memory}",
             )
-
-
-class PeerSelector(ApiModel):
-    """Pods that may call the endpoint: those that fit both selectors."""
-
-    namespace_selector: Labels | None = None
-    """Labels of their namespace. Absent: the ServingCluster's own."""
-    pod_selector: Labels | None = None
-    """Labels of the pods. Absent: all."""
-
-    def faults(self) -> Iterable[Fault]:
-        if self.namespace_selector is None and self.pod_selector is None:
-            yield Fault((), "found none; allowed: at least one of namespaceSelector, podSelector")

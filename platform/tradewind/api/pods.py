@@ -78,6 +78,9 @@ class PodSettings(ApiModel):
         Field(default_factory=dict)
     )
     """Annotations, such as those of a service mesh or a node autoscaler."""
+    arbitrary_user: bool | None = None
+    """Leaves user and groups to what admits pods, such as OpenShift's security context constraints. Absent or
+    false: user 10001. Where nothing chooses a user, pods that have none cannot read their Secrets."""
     env: Annotated[tuple[PodVariable, ...], Field(max_length=32)] = ()
     """Environment variables of every process in the pod, such as `HTTPS_PROXY` or `NCCL_IB_HCA`."""
     volumes: PodVolumes = ()
@@ -113,6 +116,7 @@ class PodSettings(ApiModel):
         spread = self.topology_spread_constraints or base.topology_spread_constraints
         both = {
             "priority_class_name": self.priority_class_name or base.priority_class_name,
+            "arbitrary_user": base.arbitrary_user if self.arbitrary_user is None else self.arbitrary_user,
             "labels": {**base.labels, **self.labels},
             "annotations": {**base.annotations, **self.annotations},
             "env": tuple({one.name: one for one in (*base.env, *self.env)}.values()),

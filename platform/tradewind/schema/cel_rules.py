@@ -16,6 +16,7 @@ from tradewind.api import (
     deployment,
     environment,
     fault_tolerance,
+    networks,
     nodes,
     pod_volumes,
     pods,
@@ -93,6 +94,7 @@ def _below(paths: tuple[str, ...]) -> str:
     return f"^({'|'.join(path.replace('.', '[.]') for path in paths)})(/|$)"
 
 
+_NO_CIDR: Final = Unsaid("CEL knows CIDR blocks from Kubernetes 1.31 on only")
 _MIG: Final = f"self.gpuResource.startsWith({text(accelerators.MIG_PREFIX)})"
 _TPU: Final = '(self.gpuResource == "google.com/tpu")'
 _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
@@ -113,7 +115,36 @@ _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
             "redis: allowed with backend redis only, which needs one",
         ),
     ),
-    cluster.NetworkPolicySpec: (Unsaid("CEL knows CIDR blocks from Kubernetes 1.31 on only"),),
+    cluster.NetworkPolicySpec: (_NO_CIDR,),
+    cluster.GatewayService: (
+        *(
+            Rule(
+                f'self.type == "LoadBalancer" || !has(self.{field}){more}',
+                f"{field}: allowed with type LoadBalancer only",
+            )
+            for field, more in (
+                ("loadBalancerClass", ""),
+                ("loadBalancerSourceRanges", " || size(self.loadBalancerSourceRanges) == 0"),
+            )
+        ),
+        Rule(
+            'self.type != "ClusterIP" || !has(self.externalTrafficPolicy)',
+            "externalTrafficPolicy: allowed with type LoadBalancer and NodePort only",
+        ),
+        _NO_CIDR,
+    ),
+    cluster.ServingClusterSpec: (
+        Rule(
+            '!has(self.gateway.service) || self.gateway.service.type == "ClusterIP" || '
+            "!self.networkPolicy.enabled || !has(self.networkPolicy.allowFrom) || "
+            "size(self.networkPolicy.allowFrom) == 0 || "
+            "(has(self.gateway.service.loadBalancerSourceRanges) && "
+            "size(self.gateway.service.loadBalancerSourceRanges) > 0) || "
+            "self.networkPolicy.allowFrom.exists(peer, has(peer.ipBlock))",
+            "networkPolicy.allowFrom: found pods only, so nobody outside reaches gateway.service; allowed "
+            "with it: an ipBlock, or gateway.service.loadBalancerSourceRanges",
+        ),
+    ),
     nodes.Toleration: (
         Rule(
             'self.operator == "Exists" || has(self.key)',
@@ -177,11 +208,12 @@ _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
             "sharedMemory: allowed: less than memory",
         ),
     ),
-    nodes.PeerSelector: (
+    networks.PeerSelector: (
         Rule(
-            "has(self.namespaceSelector) || has(self.podSelector)",
-            "allowed: at least one of namespaceSelector, podSelector",
+            "(has(self.namespaceSelector) || has(self.podSelector)) != has(self.ipBlock)",
+            "allowed: at least one of namespaceSelector, podSelector, or ipBlock",
         ),
+        _NO_CIDR,
     ),
 }
 

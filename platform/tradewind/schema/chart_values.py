@@ -144,6 +144,9 @@ class Operator(ApiModel):
     """Taints it bears."""
     priority_class_name: MaybeSecret = ""
     """PriorityClass of its pods."""
+    arbitrary_user: bool = False
+    """Leaves user and groups of its pods, and of the chart's test, to what admits them, such as OpenShift.
+    For Ray's pods: `cluster.spec.pod.arbitraryUser`."""
     pod_labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = Field(default_factory=dict)
     """Labels added to its pods."""
     pod_annotations: Annotations = Field(default_factory=dict)

@@ -119,6 +119,20 @@ VALID: list[tuple[str, Data]] = [
         "a volume for the weights of each pod",
         cluster(pools={"l4": POOL | {"cache": {"storageClassName": "local", "accessMode": "ReadWriteOnce"}}}),
     ),
+    (
+        "an endpoint of its own",
+        cluster(
+            gateway={"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
+            networkPolicy={"allowFrom": [{"podSelector": {"a": "b"}}]},
+        ),
+    ),
+    (
+        "an endpoint on every node",
+        cluster(
+            gateway={"service": {"type": "NodePort", "externalTrafficPolicy": "Local"}},
+            networkPolicy={"allowFrom": [{"ipBlock": "10.0.0.0/8"}]},
+        ),
+    ),
     ("a model with nothing but its source", model()),
     (
         "a model from a package",
@@ -317,6 +331,13 @@ INVALID: list[tuple[str, Data, str, list[str]]] = [
     ("half a huge page", cluster(pools={"l4": POOL | {"hugepages": {"2Mi": "3Mi"}}}), "spec.pools.l4.hugepages.2Mi", ["multiple of 2Mi"]),
     ("a volume for each pod of no class", cluster(pools={"l4": POOL | {"cache": {"accessMode": "ReadWriteOnce"}}}), "spec.pools.l4.cache.accessMode", ["storageClassName"]),
     ("one volume that many pods write to once", cluster(pools={"l4": POOL | {"cache": {"accessMode": "ReadWriteOnce", "claim": "weights"}}}), "spec.pools.l4.cache.accessMode", ["storageClassName"]),
+    ("a load balancer's ranges without one", cluster(gateway={"service": {"type": "NodePort", "loadBalancerSourceRanges": ["10.0.0.0/8"]}}), "spec.gateway.service.loadBalancerSourceRanges", ["LoadBalancer only"]),
+    ("a load balancer's class without one", cluster(gateway={"service": {"loadBalancerClass": "x.y/z"}}), "spec.gateway.service.loadBalancerClass", ["LoadBalancer only"]),
+    ("traffic from outside to nobody outside", cluster(gateway={"service": {"externalTrafficPolicy": "Local"}}), "spec.gateway.service.externalTrafficPolicy", ["ClusterIP"]),
+    ("a load balancer for no network", cluster(gateway={"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["300.0.0.0/8"]}}), "spec.gateway.service.loadBalancerSourceRanges[0]", ["CIDR"]),
+    ("an endpoint that its policy closes", cluster(gateway={"service": {"type": "LoadBalancer"}}, networkPolicy={"allowFrom": [{"podSelector": {"a": "b"}}]}), "spec.networkPolicy.allowFrom", ["nobody outside", "ipBlock"]),
+    ("callers of two kinds", cluster(networkPolicy={"allowFrom": [{"podSelector": {}, "ipBlock": "10.0.0.0/8"}]}), "spec.networkPolicy.allowFrom[0]", ["ipBlock beside selectors"]),
+    ("callers of no network", cluster(networkPolicy={"allowFrom": [{"ipBlock": "300.0.0.0/8"}]}), "spec.networkPolicy.allowFrom[0].ipBlock", ["CIDR"]),
     ("callers of no kind", cluster(networkPolicy={"allowFrom": [{}]}), "spec.networkPolicy.allowFrom[0]", ["at least one"]),
     ("egress to no network", cluster(networkPolicy={"allowEgressTo": ["300.0.0.0/8"]}), "spec.networkPolicy.allowEgressTo[0]", ["'300.0.0.0/8'", "CIDR"]),
     ("an image that is none", cluster(images={"head": "UP PER"}), "spec.images.head", ["image reference"]),

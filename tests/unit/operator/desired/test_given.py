@@ -179,3 +179,19 @@ def test_a_proxy_can_be_reached_by_the_engines_that_go_through_it() -> None:
     found = objects(world(pools=pool(pod=proxy)), "NetworkPolicy")
     assert ports(found["default-engines"]["spec"]["egress"]) == {443, 3128}
     assert ports(objects(world(), "NetworkPolicy")["default-engines"]["spec"]["egress"]) == {443}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_user_and_groups_are_left_to_what_admits_pods_and_processes_know_their_name(role: str) -> None:
+    found = world(pod={"arbitraryUser": True})
+    context = pod_of(found, role)["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(context)
+    assert not violations(pod_of(found, role))
+    assert env_of(found, role)["LOGNAME"]["value"] == env_of(found, role)["USER"]["value"] == "tradewind"
+    assert pod_of(world(), role)["securityContext"]["runAsUser"] == 10001
+
+
+def test_one_role_may_keep_its_user() -> None:
+    found = world(pod={"arbitraryUser": True}, gateway={"pod": {"arbitraryUser": False}})
+    assert pod_of(found, "gateway")["securityContext"]["fsGroup"] == 10001
