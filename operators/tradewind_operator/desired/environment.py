@@ -47,6 +47,9 @@ def pod_environment(
         **more,
         # The root file system is read-only; what libraries keep in the home goes to a volume.
         "HOME": names.HOME_DIR,
+        # torch and vLLM ask who they are; a user that OpenShift has chosen is in no /etc/passwd.
+        "USER": names.USER_NAME,
+        "LOGNAME": names.USER_NAME,
         "TRADEWIND_HOME": names.HOME_DIR,
         "TRADEWIND_CACHE": names.CACHE_DIR,
         "TRADEWIND_INTERNAL_TOKEN_FILE": f"{names.AUTH_DIR}/{names.INTERNAL_TOKEN_KEY}",

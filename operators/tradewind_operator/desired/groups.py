@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from tradewind.api.nodes import Pool
@@ -41,6 +44,7 @@ from tradewind_operator.desired.volumes import (
 )
 from tradewind_operator.desired.world import ClusterWorld, Manifest
 
+_NO_DEVICES: Final[Mapping[str, int]] = MappingProxyType({})
 _OBJECT_STORE: Final = Quantity(128 * 2**20)
 _SHARED: Final = Quantity(256 * 2**20)
 """Of head and gateways, for the object store; tokens do not pass through it."""
@@ -56,7 +60,7 @@ def head_group(world: ClusterWorld) -> Manifest:
     head = world.spec.head
     pod = Pod(
         role=names.HEAD_ROLE,
-        settings=head.pod,
+        settings=head.pod.over(world.spec.pod),
         image=world.spec.images.head or world.defaults.images.head,
         resources=resources(head.cpus, head.memory),
         environment=pod_environment(world, more=gcs_environment(world.backend)),
@@ -102,7 +106,7 @@ def gateway_group(world: ClusterWorld) -> Manifest:
     gateway = world.spec.gateway
     pod = Pod(
         role=names.GATEWAY_GROUP,
-        settings=gateway.pod,
+        settings=gateway.pod.over(world.spec.pod),
         image=world.spec.images.gateway or world.defaults.images.gateway,
         resources=resources(gateway.cpus, gateway.memory),
         environment=pod_environment(world, hash_key=True),
@@ -146,9 +150,9 @@ def _pool_group(world: ClusterWorld, name: str, pool: Pool) -> Manifest:
         scheduling["runtimeClassName"] = pool.runtime_class_name
     pod = Pod(
         role=names.ENGINE_ROLE,
-        settings=pool.pod,
+        settings=pool.pod.over(world.spec.pod),
         image=pool.engine_image or (images.engine_cuda if pool.gpus else images.engine_cpu),
-        resources=resources(pool.cpus, pool.memory, (pool.gpu_resource, pool.gpus)),
+        resources=resources(pool.cpus, pool.memory, _devices(pool)),
         environment=pod_environment(world),
         ports={"metrics": names.RAY_METRICS_PORT},
         container={**ray_probes(), "lifecycle": engine_leaves()},
@@ -162,10 +166,17 @@ def _pool_group(world: ClusterWorld, name: str, pool: Pool) -> Manifest:
         "groupName": names.pool_group(name),
         "labels": {POOL_LABEL: name},
         # Ray counts whole CPUs; rounding down would leave a model that fits on the pool without a place.
-        "rayStartParams": _ray_start(cpus=str(math.ceil(pool.cpus)), gpus=pool.gpus),
+        "rayStartParams": _ray_start(cpus=str(math.ceil(pool.cpus)), devices={pool.hardware.ray: pool.gpus}),
         **_size(pool.min_nodes, pool.max_nodes),
         "template": pod_template(world, pod),
     }
+
+
+def _devices(pool: Pool) -> dict[str, object]:
+    """GPUs, other devices and huge pages of one pod."""
+    gpus = {pool.gpu_resource: pool.gpus} if pool.gpus else {}
+    pages = {f"hugepages-{page}": size for page, size in pool.hugepages.items()}
+    return {**gpus, **pool.extra_resources, **pages}
 
 
 def _engine_volumes(cluster: str, name: str, pool: Pool) -> tuple[Volume, ...]:
@@ -182,9 +193,20 @@ def _size(least: int, most: int) -> Manifest:
     return {"minReplicas": least, "maxReplicas": most, "replicas": least, "numOfHosts": 1}
 
 
-def _ray_start(*, cpus: str, gpus: int = 0) -> dict[str, str]:
-    """Parameters of `ray start`. The object store would otherwise take 30 % of the memory."""
-    return {"num-cpus": cpus, "num-gpus": str(gpus), "object-store-memory": str(int(_OBJECT_STORE))}
+def _ray_start(*, cpus: str, devices: Mapping[str, int] = _NO_DEVICES) -> dict[str, str]:
+    """Parameters of `ray start`. The object store would otherwise take 30 % of the memory.
+
+    Args:
+        devices: by Ray's name of them. What Ray does not call GPU is a resource of its own, which KubeRay and
+            the autoscaler read as JSON within single quotes.
+    """
+    others = {name: count for name, count in devices.items() if name != "GPU" and count}
+    return {
+        "num-cpus": cpus,
+        "num-gpus": str(devices.get("GPU", 0)),
+        "object-store-memory": str(int(_OBJECT_STORE)),
+        **({"resources": f"'{json.dumps(others)}'"} if others else {}),
+    }
 
 
 def _tolerating(found: list[Manifest]) -> Manifest:

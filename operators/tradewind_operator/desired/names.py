@@ -42,6 +42,7 @@ HEAD_ROLE: Final = "head"
 ENGINE_ROLE: Final = "engine"
 
 USER_ID: Final = 10001
+USER_NAME: Final = "tradewind"
 ENDPOINT_PORT: Final = CLUSTER_PORT
 GCS_PORT: Final = 6379
 DASHBOARD_PORT: Final = 8265

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from tradewind.api.fault_tolerance import redis_port
-from tradewind.api.nodes import PeerSelector
+from tradewind.api.networks import PeerSelector
 from tradewind_operator.desired import names
 from tradewind_operator.desired.metadata import metadata, role_selector
 from tradewind_operator.desired.world import ClusterWorld, Manifest
@@ -31,6 +31,7 @@ _CREDENTIALS: Final[Mapping[str, tuple[tuple[str, int], ...]]] = {
     "GKE": (("169.254.169.254/32", 80), ("169.254.169.252/32", 988)),
 }
 """Where a cloud gives a pod its credentials: addresses of the node itself, by workload identity."""
+_PROXIES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 _EVERY_POD: Final[Manifest] = {"namespaceSelector": {}}
 
 
@@ -76,7 +77,10 @@ def _gateways(world: ClusterWorld) -> Manifest:
     endpoint: Manifest = {"ports": [_port(names.ENDPOINT_PORT)]}
     if world.spec.network_policy.allow_from:
         peers = [_peer(peer) for peer in world.spec.network_policy.allow_from]
-        endpoint["from"] = [*peers, _pods(OPERATOR_LABELS)]
+        service = world.spec.gateway.service
+        outside = () if service is None else service.load_balancer_source_ranges
+        blocks = [{"ipBlock": {"cidr": block}} for block in outside]
+        endpoint["from"] = [*peers, *blocks, _pods(OPERATOR_LABELS)]
     metrics = {"from": [_EVERY_POD], "ports": [_port(world.spec.gateway.metrics_port)]}
     return _policy(world, names.GATEWAY_GROUP, names.GATEWAY_GROUP, [endpoint, metrics], [])
 
@@ -84,7 +88,7 @@ def _gateways(world: ClusterWorld) -> Manifest:
 def _engines(world: ClusterWorld) -> Manifest:
     """Downloads of weights, and the credentials for them where a cloud gives them to the pod."""
     blocks = [{"ipBlock": {"cidr": cidr}} for cidr in world.spec.network_policy.allow_egress_to]
-    ports = [_port(port) for port in sorted({_HTTPS, *_source_ports(world)})]
+    ports = [_port(port) for port in sorted({_HTTPS, *_source_ports(world), *_proxy_ports(world)})]
     egress: list[Manifest] = [{"to": blocks, "ports": ports}] if blocks else []
     egress += [
         {"to": [{"ipBlock": {"cidr": cidr}}], "ports": [_port(port)]}
@@ -119,6 +123,8 @@ def _pods(labels: dict[str, str]) -> Manifest:
 
 
 def _peer(peer: PeerSelector) -> Manifest:
+    if peer.ip_block is not None:
+        return {"ipBlock": {"cidr": peer.ip_block}}
     result: Manifest = {}
     if peer.namespace_selector is not None:
         result["namespaceSelector"] = _selector(peer.namespace_selector)
@@ -143,6 +149,13 @@ def _source_ports(world: ClusterWorld) -> Iterator[int]:
     for name, settings in world.compiled.engines.items():
         sources = (settings.source, *(adapter.source for adapter in world.compiled.adapters[name]))
         yield from _ports_of(source.endpoint for source in sources)
+
+
+def _proxy_ports(world: ClusterWorld) -> Iterator[int]:
+    """Ports of the proxies that engines are told to go through."""
+    for pool in world.spec.pools.values():
+        variables = pool.pod.over(world.spec.pod).env
+        yield from _ports_of(one.value for one in variables if one.name.upper() in _PROXIES)
 
 
 def _ports_of(urls: Iterable[str | None]) -> Iterator[int]:

@@ -5,18 +5,24 @@ Values that Kubernetes would fill in are written out: a template that is read ba
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
+from types import MappingProxyType
 from typing import Final
 
-from tradewind.api.nodes import PodSettings
+from tradewind.api.pods import PodSettings
 from tradewind.api.values import Quantity
 from tradewind_operator.desired import names
+from tradewind_operator.desired.given import scheduled, variables, volumes
 from tradewind_operator.desired.metadata import pod_labels
 from tradewind_operator.desired.security import container_security, pod_security
 from tradewind_operator.desired.volumes import Volume
 from tradewind_operator.desired.world import ClusterWorld, Manifest
 
+_NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
+_LOGS: Final = 2**30
+"""Bytes for what containers write to their logs, of which the kubelet keeps some files."""
 RAY_CONTAINER: Final = "ray"
 """KubeRay takes the first container as Ray's, whatever its name."""
 _STARTS: Final = (f"{names.PREFIX}/bin/python", "-m", "tradewind.serve.node")
@@ -56,14 +62,25 @@ class Pod:
     settings: PodSettings = field(default_factory=PodSettings)
 
 
-def resources(cpus: float, memory: Quantity, gpus: tuple[str, int] | None = None) -> Manifest:
-    """Requests and limits: memory and GPUs are the pod's own. CPUs have no limit: throttling a gateway or an
-    engine between two tokens makes latency worse and gives nobody anything.
+def resources(cpus: float, memory: Quantity, more: Mapping[str, object] = _NOTHING) -> Manifest:
+    """Requests and limits: memory and devices are the pod's own. CPUs have no limit: throttling a gateway or
+    an engine between two tokens makes latency worse and gives nobody anything.
+
+    Args:
+        more: GPUs, other devices and huge pages, by Kubernetes' name of them.
     """
-    own: Manifest = {"memory": str(memory)}
-    if gpus is not None and gpus[1]:
-        own[gpus[0]] = str(gpus[1])
+    own = {"memory": str(memory), **{name: str(amount) for name, amount in more.items()}}
     return {"requests": {"cpu": cpu_quantity(cpus), **own}, "limits": dict(own)}
+
+
+def _with_disk(given: Manifest, volumes: Iterable[Volume]) -> Manifest:
+    """With room on the node's disk for the pod's volumes and its containers' logs.
+
+    So a pod is placed where there is some, and not the first to go when the disk is full.
+    """
+    needs, sizes = (sum(each) for each in zip(*(volume.disk() for volume in volumes), strict=True))
+    disk = {"requests": str(Quantity(needs + _LOGS)), "limits": str(Quantity(sizes + _LOGS))}
+    return {kind: {**amounts, "ephemeral-storage": disk[kind]} for kind, amounts in given.items()}
 
 
 def cpu_quantity(cpus: float) -> str:
@@ -74,15 +91,17 @@ def cpu_quantity(cpus: float) -> str:
 
 def pod_template(world: ClusterWorld, pod: Pod) -> Manifest:
     """`template` of a Ray group: a pod that meets the Pod Security Standard *restricted*."""
+    given = volumes(pod.settings)
+    every = (*pod.volumes, *pod.more_volumes, *given)
     spec: Manifest = {
         # Only the autoscaler needs a token; it gets one of its own.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": pod_security(),
+        "securityContext": pod_security(arbitrary_user=bool(pod.settings.arbitrary_user)),
         "terminationGracePeriodSeconds": pod.grace_s,
-        "containers": [_ray_container(pod)],
-        "volumes": [volume.volume() for volume in (*pod.volumes, *pod.more_volumes)],
-        **pod.scheduling,
+        "containers": [_ray_container(pod, given, _with_disk(pod.resources, every))],
+        "volumes": [volume.volume() for volume in every],
+        **scheduled(pod.scheduling, pod.settings, world.name, pod.role),
     }
     if pod.settings.priority_class_name is not None:
         spec["priorityClassName"] = pod.settings.priority_class_name
@@ -104,17 +123,17 @@ def pod_template(world: ClusterWorld, pod: Pod) -> Manifest:
     }
 
 
-def _ray_container(pod: Pod) -> Manifest:
+def _ray_container(pod: Pod, given: tuple[Volume, ...], needs: Manifest) -> Manifest:
     return {
         "name": RAY_CONTAINER,
         "image": pod.image,
         "command": list(_STARTS),
         "securityContext": container_security(),
-        "resources": pod.resources,
-        "env": pod.environment,
+        "resources": needs,
+        "env": sorted([*pod.environment, *variables(pod.settings)], key=itemgetter("name")),
         "ports": [
             {"name": name, "containerPort": port, "protocol": "TCP"} for name, port in pod.ports.items()
         ],
-        "volumeMounts": [volume.mount() for volume in pod.volumes],
+        "volumeMounts": [volume.mount() for volume in (*pod.volumes, *given)],
         **pod.container,
     }

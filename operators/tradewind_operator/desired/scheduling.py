@@ -13,7 +13,6 @@ from tradewind_operator.desired.world import Manifest
 
 _HOSTNAME: Final = "kubernetes.io/hostname"
 _ZONE: Final = "topology.kubernetes.io/zone"
-_ACCELERATOR: Final = "nvidia.com/gpu.product"
 _SPOT_LABELS: Final = (
     ("karpenter.sh/capacity-type", "spot"),
     ("cloud.google.com/gke-spot", "true"),
@@ -72,8 +71,9 @@ def head_scheduling(cluster: str) -> Manifest:
 def pool_scheduling(pool: Pool) -> Manifest:
     """Node selector and, for spot pools, any provider's label for nodes that it may take back."""
     selector = dict(pool.node_selector)
-    if pool.accelerator is not None:
-        selector[_ACCELERATOR] = pool.accelerator
+    label = pool.accelerator_label or pool.hardware.label
+    if pool.accelerator is not None and label is not None:
+        selector[label] = pool.accelerator
     result: Manifest = {"nodeSelector": selector} if selector else {}
     if pool.spot:
         terms = [
@@ -89,7 +89,7 @@ def pool_tolerations(pool: Pool) -> list[Manifest]:
     """Those given, and for the taints that providers put on GPU and spot nodes."""
     known: list[Manifest] = []
     if pool.gpus:
-        known.append({"key": pool.gpu_resource, "operator": "Exists", "effect": "NoSchedule"})
+        known.append({"key": pool.hardware.taint, "operator": "Exists", "effect": "NoSchedule"})
     if pool.spot:
         known += [
             {"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}

@@ -10,13 +10,17 @@ from tradewind_operator.desired import names
 from tradewind_operator.desired.world import Manifest
 
 
-def pod_security() -> Manifest:
-    """`spec.securityContext` of a pod. fsGroup lets the user read mounted Secrets and write volumes."""
+def pod_security(*, arbitrary_user: bool = False) -> Manifest:
+    """`spec.securityContext` of a pod. fsGroup lets the user read mounted Secrets and write volumes.
+
+    Args:
+        arbitrary_user: leave user and groups to OpenShift, which refuses a pod that asks for others.
+    """
+    user = names.USER_ID
+    who: Manifest = {} if arbitrary_user else {"runAsUser": user, "runAsGroup": user, "fsGroup": user}
     return {
         "runAsNonRoot": True,
-        "runAsUser": names.USER_ID,
-        "runAsGroup": names.USER_ID,
-        "fsGroup": names.USER_ID,
+        **who,
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
     }

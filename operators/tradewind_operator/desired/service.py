@@ -11,8 +11,8 @@ from tradewind_operator.desired.world import ClusterWorld, Endpoint, Manifest
 
 def endpoint_service(world: ClusterWorld, active: str) -> Manifest:
     """The Service that callers use: gateways of the Ray cluster that serves, and of no other."""
-    seen = world.defaults.endpoint
-    return _service(world, world.name, active, seen.annotations, {"type": seen.type, **_load_balancer(seen)})
+    seen = _endpoint(world)
+    return _service(world, world.name, active, seen.annotations, {"type": seen.type, **_outside(seen)})
 
 
 def gateways_service(world: ClusterWorld, ray_cluster: str) -> Manifest:
@@ -40,10 +40,26 @@ def _service(
     }
 
 
-def _load_balancer(seen: Endpoint) -> Manifest:
-    if seen.type != "LoadBalancer":
+def _endpoint(world: ClusterWorld) -> Endpoint:
+    """What the ServingCluster says of it or, where that says nothing, the operator's settings."""
+    own = world.spec.gateway.service
+    if own is None:
+        return world.defaults.endpoint
+    return Endpoint(
+        own.type,
+        own.annotations,
+        own.load_balancer_class or "",
+        own.load_balancer_source_ranges,
+        own.traffic_policy,
+    )
+
+
+def _outside(seen: Endpoint) -> Manifest:
+    if seen.type == "ClusterIP":
         return {}
-    spec: Manifest = {}
+    spec: Manifest = {"externalTrafficPolicy": seen.traffic_policy}
+    if seen.type != "LoadBalancer":
+        return spec
     if seen.load_balancer_class:
         spec["loadBalancerClass"] = seen.load_balancer_class
     if seen.source_ranges:

@@ -9,8 +9,10 @@ from tradewind.compiler.secret_names import TOKENS_DIR
 from tradewind_operator.desired import names
 from tradewind_operator.desired.world import Manifest
 
+_SCRATCH = Quantity(2**30)
 SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount"
-_READ_BY_GROUP = 0o440
+READ_BY_GROUP = 0o440
+"""Mode of mounted Secrets and ConfigMaps; the pod's fsGroup is their group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +23,36 @@ class Volume:
     path: str
     source: Manifest
     read_only: bool = False
+    sub_path: str | None = None
+    needs: Quantity | None = None
+    """Of an emptyDir on disk: what a pod is sure to need of it. None: all of its size."""
 
     def volume(self) -> Manifest:
         """Entry of `spec.volumes`."""
         return {"name": self.name, **self.source}
 
+    def disk(self) -> tuple[int, int]:
+        """Bytes of the node's disk that are set aside for it, and that it may grow to."""
+        room: Manifest | None = self.source.get("emptyDir")
+        if room is None or room.get("medium") is not None:
+            return 0, 0
+        size = Quantity.parse(room["sizeLimit"])
+        return min(size, size if self.needs is None else self.needs), size
+
     def mount(self) -> Manifest:
         """Entry of a container's `volumeMounts`."""
         place: Manifest = {"name": self.name, "mountPath": self.path}
+        if self.sub_path is not None:
+            place["subPath"] = self.sub_path
         return {**place, "readOnly": True} if self.read_only else place
 
 
 def scratch(name: str, path: str, size: str) -> Volume:
-    """Disk space that is gone with the pod; a pod that writes more than `size` is evicted."""
-    return Volume(name, path, {"emptyDir": {"sizeLimit": size}})
+    """Disk space that is gone with the pod; a pod that writes more than `size` is evicted.
+
+    Little of it is used but when something goes wrong, so little is set aside.
+    """
+    return Volume(name, path, {"emptyDir": {"sizeLimit": size}}, needs=_SCRATCH)
 
 
 def shared_memory(size: Quantity) -> Volume:
@@ -54,13 +72,13 @@ def working_space() -> tuple[Volume, ...]:
 def auth_files(cluster: str, *keys: str) -> Volume:
     """These keys of the cluster's own Secret, and no others."""
     items = [{"key": key, "path": key} for key in keys]
-    secret = {"secretName": names.auth_secret(cluster), "defaultMode": _READ_BY_GROUP, "items": items}
+    secret = {"secretName": names.auth_secret(cluster), "defaultMode": READ_BY_GROUP, "items": items}
     return Volume("auth", names.AUTH_DIR, {"secret": secret}, read_only=True)
 
 
 def token_files(cluster: str) -> Volume:
     """Hub tokens, one file each. Always mounted, so that a first token needs no new pod."""
-    secret = {"secretName": names.tokens_secret(cluster), "defaultMode": _READ_BY_GROUP, "optional": True}
+    secret = {"secretName": names.tokens_secret(cluster), "defaultMode": READ_BY_GROUP, "optional": True}
     return Volume("tokens", TOKENS_DIR, {"secret": secret}, read_only=True)
 
 
@@ -71,5 +89,5 @@ def service_account_files() -> Volume:
         {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
         {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
     ]
-    projected = {"defaultMode": _READ_BY_GROUP, "sources": sources}
+    projected = {"defaultMode": READ_BY_GROUP, "sources": sources}
     return Volume("autoscaler-token", SERVICE_ACCOUNT_DIR, {"projected": projected}, read_only=True)

@@ -35,6 +35,8 @@ class Endpoint:
     """Empty: the cloud's default."""
     source_ranges: tuple[str, ...] = ()
     """CIDR blocks that a load balancer lets in; none are all."""
+    traffic_policy: str = "Cluster"
+    """Local or Cluster: whether callers' addresses are kept. Of no meaning for ClusterIP."""
 
 
 @dataclass(frozen=True, slots=True)

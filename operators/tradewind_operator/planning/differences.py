@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ def demand_of(wanted: Mapping[str, Any], serve_config: Mapping[str, Any]) -> Dem
     for group in wanted["spec"]["workerGroupSpecs"]:
         pool = (group.get("labels") or {}).get(POOL_LABEL, "")
         least, wants = int(group["minReplicas"]), asked.get(pool, (0.0, 0.0))
-        per_pod = int(group["rayStartParams"].get("num-gpus", 0))
+        per_pod = _devices(group["rayStartParams"])
         gpus += max(per_pod * least, wants[0] if per_pod else 0)
         cpus += max(_cpus(group) * least, wants[1])
     return Demand(math.ceil(gpus), math.ceil(cpus))
@@ -53,9 +54,16 @@ def _asked(serve_config: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
             count = int(deployment.get("num_replicas") or scaling.get("min_replicas") or 0)
             if pool is not None:
                 gpus, cpus = found.get(pool, (0.0, 0.0))
-                more = (float(options.get(key, 0)) * count for key in ("num_gpus", "num_cpus"))
-                found[pool] = (gpus + next(more), cpus + next(more))
+                devices = float(options.get("num_gpus", 0)) + sum((options.get("resources") or {}).values())
+                more = float(options.get("num_cpus", 0))
+                found[pool] = (gpus + devices * count, cpus + more * count)
     return found
+
+
+def _devices(start: Mapping[str, str]) -> float:
+    """Accelerators of one pod, whatever Ray calls them."""
+    others: dict[str, float] = json.loads(start.get("resources", "'{}'").strip("'"))
+    return int(start.get("num-gpus", 0)) + sum(others.values())
 
 
 def _cpus(group: Mapping[str, Any]) -> float:

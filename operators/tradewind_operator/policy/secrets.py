@@ -95,11 +95,9 @@ def references_of(resource: Resource) -> Iterable[tuple[Path, SecretKeyRef, Use]
         for path, token in resource.spec.tokens():
             if token.secret is not None:
                 yield path, token.secret, Use.TOKEN
-    elif isinstance(resource, ServingCluster) and resource.spec.gcs_fault_tolerance.redis is not None:
-        redis = resource.spec.gcs_fault_tolerance.redis
-        for name, reference in (("username", redis.username), ("password", redis.password)):
-            if reference is not None:
-                yield ("spec", "gcsFaultTolerance", "redis", name), reference, Use.PASSWORD
+    elif isinstance(resource, ServingCluster):
+        for path, reference in resource.spec.secrets():
+            yield path, reference, Use.PASSWORD
 
 
 def secret_findings(resource: Resource, secrets: SecretValues, namespace: str) -> list[Finding]:

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import Field
 
 from tradewind.api.fault_tolerance import GcsFaultTolerance
-from tradewind.api.model import ApiModel, Fault, ResourceModel
+from tradewind.api.model import ApiModel, Fault, Path, ResourceModel
+from tradewind.api.networks import Cidr, PeerSelector, cidr_faults
 from tradewind.api.nodes import (
     Cpus,
     HeadSpec,
     ImagesSpec,
-    PeerSelector,
     PodMemory,
-    PodSettings,
     Pool,
     Tolerations,
 )
+from tradewind.api.pods import PodSettings
+from tradewind.api.secrets import SecretKeyRef
 from tradewind.api.values import (
-    CIDR_PATTERN,
     HOST_PATTERN,
-    PATTERN_MEANING,
     TEXT_PATTERN,
     VERSION_PATTERN,
     Annotations,
     Between,
     Duration,
+    LabelKey,
     Labels,
     PoolName,
     Port,
@@ -60,6 +59,40 @@ class Endpoint(ApiModel):
     """TCP port to listen on. Host and port take effect when the platform starts. On one machine only."""
 
 
+class GatewayService(ApiModel):
+    """How the endpoint's Service is seen from outside. A change is made in place, without another pod."""
+
+    type: Literal["ClusterIP", "LoadBalancer", "NodePort"] = "ClusterIP"
+    """Type of the Service."""
+    annotations: Annotations = Field(default_factory=dict)
+    """Its annotations, such as a cloud's for its load balancer."""
+    load_balancer_class: LabelKey | None = None
+    """Implementation of the load balancer. Absent: the cloud's default. Kubernetes lets nobody change it."""
+    load_balancer_source_ranges: Annotated[tuple[Cidr, ...], Field(max_length=32)] = ()
+    """CIDR blocks that the load balancer lets in; the network policy does too. Empty: all."""
+    external_traffic_policy: Literal["Cluster", "Local"] | None = None
+    """`Local` keeps the callers' addresses, by which the network policy lets in loadBalancerSourceRanges.
+    Absent: `Local` with those ranges, else `Cluster`."""
+
+    @property
+    def traffic_policy(self) -> Literal["Cluster", "Local"]:
+        """externalTrafficPolicy with its default."""
+        return self.external_traffic_policy or ("Local" if self.load_balancer_source_ranges else "Cluster")
+
+    def faults(self) -> Iterable[Fault]:
+        given = {
+            "loadBalancerClass": self.load_balancer_class is not None,
+            "loadBalancerSourceRanges": bool(self.load_balancer_source_ranges),
+        }
+        for name, there in given.items():
+            if there and self.type != "LoadBalancer":
+                yield Fault((name,), f"found with type {self.type}; allowed with LoadBalancer only")
+        if self.external_traffic_policy is not None and self.type == "ClusterIP":
+            message = "found with type ClusterIP; allowed with LoadBalancer and NodePort only"
+            yield Fault(("externalTrafficPolicy",), message)
+        yield from cidr_faults(self.load_balancer_source_ranges, "loadBalancerSourceRanges")
+
+
 class GatewaySpec(ApiModel):
     """The processes that every request passes."""
 
@@ -71,6 +104,9 @@ class GatewaySpec(ApiModel):
 
     replicas: Annotated[int, Field(ge=1, le=64)] | None = None
     """Gateway processes. Absent: 1 on one machine, 2 in a cluster, which needs at least 2."""
+    service: GatewayService | None = None
+    """How the endpoint is seen from outside. Absent: as the operator's settings say for all. In a cluster
+    only."""
     max_ongoing_requests: Annotated[int, Field(ge=1, le=65_536)] = 4_096
     """Requests in flight in one gateway replica; more get 503."""
     endpoint: Endpoint = Field(default_factory=Endpoint)
@@ -82,7 +118,7 @@ class GatewaySpec(ApiModel):
     memory: PodMemory = Quantity(2 * 2**30)
     """Memory of one gateway pod. In a cluster only."""
     pod: PodSettings = Field(default_factory=PodSettings)
-    """Priority, labels and annotations of gateway pods. In a cluster only."""
+    """What a platform team gives to gateway pods; it comes before `spec.pod`. In a cluster only."""
     node_selector: Labels = Field(default_factory=dict)
     """Node labels that gateway pods need. In a cluster only."""
     tolerations: Tolerations = ()
@@ -188,19 +224,11 @@ class NetworkPolicySpec(ApiModel):
     """Whether network policies are made."""
     allow_from: Annotated[tuple[PeerSelector, ...], Field(max_length=32)] = ()
     """Who may call the endpoint. Empty: every pod and, through a load balancer, everyone."""
-    allow_egress_to: Annotated[
-        tuple[Annotated[str, Field(pattern=CIDR_PATTERN, max_length=49)], ...], Field(max_length=32)
-    ] = ("0.0.0.0/0", "::/0")
+    allow_egress_to: Annotated[tuple[Cidr, ...], Field(max_length=32)] = ("0.0.0.0/0", "::/0")
     """Where engines may fetch weights from, on port 443 and that of a model source's endpoint."""
 
     def faults(self) -> Iterable[Fault]:
-        for position, block in enumerate(self.allow_egress_to):
-            try:
-                ipaddress.ip_network(block)
-            except ValueError:
-                yield Fault(
-                    ("allowEgressTo", position), f"found {block!r}; allowed: {PATTERN_MEANING[CIDR_PATTERN]}"
-                )
+        yield from cidr_faults(self.allow_egress_to, "allowEgressTo")
 
 
 class ServingClusterSpec(ApiModel):
@@ -216,6 +244,9 @@ class ServingClusterSpec(ApiModel):
     """Images other than the operator's defaults. In a cluster only."""
     image_pull_secrets: Annotated[tuple[SecretName, ...], Field(max_length=8)] = ()
     """Secrets with which images are pulled. In a cluster only."""
+    pod: PodSettings = Field(default_factory=PodSettings)
+    """What a platform team gives to every pod; `head.pod`, `gateway.pod` and a pool's `pod` come before it.
+    In a cluster only."""
     head: HeadSpec = Field(default_factory=HeadSpec)
     """Ray's head pod. In a cluster only."""
     pools: Annotated[dict[PoolName, Pool], Field(max_length=32)] = Field(default_factory=dict)
@@ -235,10 +266,39 @@ class ServingClusterSpec(ApiModel):
     telemetry: TelemetrySpec = Field(default_factory=TelemetrySpec)
     """Traces and metrics."""
 
+    def faults(self) -> Iterable[Fault]:
+        service, policy = self.gateway.service, self.network_policy
+        if service is None or service.type == "ClusterIP" or not policy.enabled or not policy.allow_from:
+            return
+        outside = any(peer.ip_block is not None for peer in policy.allow_from)
+        if not outside and not service.load_balancer_source_ranges:
+            yield Fault(
+                ("networkPolicy", "allowFrom"),
+                f"found pods only, so nobody outside reaches gateway.service of type {service.type}; allowed "
+                "with it: an ipBlock (of callers with externalTrafficPolicy Local, else of the nodes)",
+                "or gateway.service.loadBalancerSourceRanges",
+            )
+
     @property
     def pools_by_name(self) -> tuple[tuple[str, Pool], ...]:
         """The pools in the order of their names, which is all the order that a map has."""
         return tuple(sorted(self.pools.items()))
+
+    def secrets(self) -> Iterator[tuple[Path, SecretKeyRef]]:
+        """Every Secret's key that it names, with its place in the resource."""
+        if (redis := self.gcs_fault_tolerance.redis) is not None:
+            for name, reference in (("username", redis.username), ("password", redis.password)):
+                if reference is not None:
+                    yield ("spec", "gcsFaultTolerance", "redis", name), reference
+        places: list[tuple[Path, PodSettings]] = [
+            (("pod",), self.pod),
+            (("head", "pod"), self.head.pod),
+            (("gateway", "pod"), self.gateway.pod),
+        ]
+        places += [(("pools", name, "pod"), pool.pod) for name, pool in self.pools_by_name]
+        for place, settings in places:
+            for path, reference in settings.secrets():
+                yield ("spec", *place, *path), reference
 
 
 class ServingCluster(ResourceModel):

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
+from tradewind.api.environment import FORBIDDEN_ENV, SECRET_ENV, UNSAFE_ENV
 from tradewind.api.model import ApiModel, Fault, Path, ResourceModel, repeated
 from tradewind.api.secrets import TokenRef
 from tradewind.api.sources import AdapterSource, BucketCredentials, ModelSource
@@ -14,9 +15,6 @@ from tradewind.api.values import TEXT_PATTERN, Between, Duration, EnvName, Name,
 from tradewind.api.wire import Task
 
 _SIGNALS = "this version scales by target.ongoingRequests"
-FORBIDDEN_ENV = ("TRADEWIND_", "RAY_", "OTEL_", "LD_", "DYLD_", "PYTHON")
-SECRET_ENV = ("TOKEN", "KEY", "SECRET", "PASSWORD", "PASSWD", "CREDENTIALS")
-UNSAFE_ENV = ("VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_INSECURE_SERIALIZATION", "VLLM_PLUGINS", "PATH", "HOME")
 
 
 class EnvVariable(ApiModel):

@@ -45,7 +45,11 @@ IMAGE_PATTERN: Final = r"^[a-z0-9][A-Za-z0-9._/:@-]{0,511}$"
 CIDR_PATTERN: Final = r"^[0-9a-fA-F.:]{2,45}/[0-9]{1,3}$"
 VERSION_PATTERN: Final = r"^[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}$"
 RESOURCE_PATTERN: Final = r"^[a-z0-9.-]{1,200}/[A-Za-z0-9._-]{1,63}$"
+PAGE_PATTERN: Final = r"^[1-9][0-9]{0,3}(Ki|Mi|Gi)$"
 ADDRESS_PATTERN: Final = r"^(rediss?://)?[A-Za-z0-9._-]{1,253}:[0-9]{1,5}$"
+PATH_PATTERN: Final = r"^[A-Za-z0-9._][A-Za-z0-9._/-]{0,255}$"
+MOUNT_PATTERN: Final = r"^/[A-Za-z0-9._/-]{0,255}$"
+VOLUME_NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$"
 LABEL_KEY_PATTERN: Final = r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
 LABEL_VALUE_PATTERN: Final = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
 
@@ -63,7 +67,11 @@ PATTERN_MEANING: Final[dict[str, str]] = {
     CIDR_PATTERN: "a CIDR block such as 10.0.0.0/8",
     VERSION_PATTERN: "a version such as 2.60.0",
     RESOURCE_PATTERN: "an extended resource such as nvidia.com/gpu",
+    PAGE_PATTERN: "a page size such as 2Mi or 1Gi",
     ADDRESS_PATTERN: "<host>:<port>, redis://<host>:<port> or rediss://<host>:<port>",
+    PATH_PATTERN: "a relative path of letters, digits, '.', '_', '-', '/'",
+    MOUNT_PATTERN: "an absolute path of letters, digits, '.', '_', '-', '/'",
+    VOLUME_NAME_PATTERN: "1 to 50 lower-case letters, digits, '-', with a letter or digit at both ends",
     LABEL_KEY_PATTERN: "a Kubernetes label key",
     LABEL_VALUE_PATTERN: "a Kubernetes label value of at most 63 characters",
 }
@@ -91,6 +99,9 @@ Annotations = Annotated[
     dict[LabelKey, Annotated[str, Field(pattern=TEXT_PATTERN, max_length=1024)]], Field(max_length=16)
 ]
 """Kubernetes annotations."""
+ResourceName = Annotated[str, Field(pattern=RESOURCE_PATTERN, max_length=253)]
+"""An extended resource of Kubernetes."""
+PageSize = Annotated[str, Field(pattern=PAGE_PATTERN, max_length=8)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 

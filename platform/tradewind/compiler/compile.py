@@ -6,12 +6,13 @@ an operator sends it to its Ray clusters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tradewind.api.cluster import ServingClusterSpec
 from tradewind.api.deployment import ModelDeploymentSpec
+from tradewind.api.nodes import Pool
 from tradewind.api.wire import AdapterSettings, EngineLive, EngineSettings, GatewayConfig, written
 from tradewind.compiler.checks import check_key_hashes, check_world, open_to_all
 from tradewind.compiler.diagnostics import CompileError, Diagnostic
@@ -108,7 +109,7 @@ def compile_resources(
             engines[located.name],
             EngineLive(adapters=adapters[located.name]),
             deployment.spec,
-            pools.get(located.name),
+            _actor_options(deployment.spec, pools.get(located.name), spec.pools),
             surge=located.name in first,
         )
         for located, deployment in world.model_deployments()
@@ -177,7 +178,12 @@ def _gateway_app(
 
 
 def _engine_app(
-    settings: EngineSettings, live: EngineLive, spec: ModelDeploymentSpec, pool: str | None, *, surge: bool
+    settings: EngineSettings,
+    live: EngineLive,
+    spec: ModelDeploymentSpec,
+    options: dict[str, Any],
+    *,
+    surge: bool,
 ) -> dict[str, Any]:
     return {
         "name": settings.name,
@@ -193,7 +199,7 @@ def _engine_app(
                 "max_ongoing_requests": _above(spec.limits.max_ongoing_requests),
                 "graceful_shutdown_timeout_s": settings.drain_timeout_s,
                 **_HEALTH,
-                "ray_actor_options": _actor_options(spec, pool),
+                "ray_actor_options": options,
             }
         ],
     }
@@ -211,9 +217,14 @@ def _scale(spec: ModelDeploymentSpec) -> dict[str, Any]:
     }
 
 
-def _actor_options(spec: ModelDeploymentSpec, pool: str | None) -> dict[str, Any]:
+def _actor_options(spec: ModelDeploymentSpec, pool: str | None, pools: Mapping[str, Pool]) -> dict[str, Any]:
+    """What a replica asks Ray for. Accelerators that Ray does not call GPUs are asked for by their name."""
     wanted = spec.resources
-    options: dict[str, Any] = {"num_cpus": engine_cpus(wanted), "num_gpus": float(wanted.gpus)}
+    device = "GPU" if pool is None else pools[pool].hardware.ray
+    gpus = wanted.gpus if device == "GPU" else 0
+    options: dict[str, Any] = {"num_cpus": engine_cpus(wanted), "num_gpus": float(gpus)}
+    if gpus != wanted.gpus:
+        options["resources"] = {device: float(wanted.gpus)}
     if wanted.memory is not None:
         options["memory"] = float(wanted.memory)
     if pool is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from tradewind.api.accelerators import TPU_CHIPS
 from tradewind.api.deployment import Resources
 from tradewind.api.model import Fault
 from tradewind.api.nodes import Pool
@@ -56,6 +57,8 @@ def _lacks(wanted: Resources, pool: Pool) -> Iterable[str]:
         yield "are for models with GPUs"
     elif wanted.gpus > pool.gpus:
         yield f"have {pool.gpus} of {wanted.gpus} GPUs"
+    elif wanted.gpus and pool.hardware.ray == "TPU" and wanted.gpus not in TPU_CHIPS:
+        yield f"hand out 1, 2, 4 or 8 TPU chips and not {wanted.gpus}"
     if engine_cpus(wanted) > pool.cpus:
         yield f"have {pool.cpus:g} of {engine_cpus(wanted):g} CPUs"
     if wanted.memory is not None and wanted.memory > pool.memory:

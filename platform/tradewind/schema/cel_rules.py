@@ -9,7 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from tradewind.api import cluster, deployment, fault_tolerance, nodes, route, secrets, sources, tenant
+from tradewind.api import (
+    accelerators,
+    affinity,
+    cluster,
+    deployment,
+    environment,
+    fault_tolerance,
+    networks,
+    nodes,
+    pod_volumes,
+    pods,
+    route,
+    secrets,
+    sources,
+    tenant,
+)
 from tradewind.api.headers import RESERVED_PREFIX
 from tradewind.api.model import ApiModel
 from tradewind.schema.cel import Constraint, Rule, Unique, Unsaid, bytes_of, matches, text, texts
@@ -74,6 +89,14 @@ def _places(secret: str) -> tuple[Rule, ...]:
     )
 
 
+def _below(paths: tuple[str, ...]) -> str:
+    """A pattern of these paths and all below them."""
+    return f"^({'|'.join(path.replace('.', '[.]') for path in paths)})(/|$)"
+
+
+_NO_CIDR: Final = Unsaid("CEL knows CIDR blocks from Kubernetes 1.31 on only")
+_MIG: Final = f"self.gpuResource.startsWith({text(accelerators.MIG_PREFIX)})"
+_TPU: Final = '(self.gpuResource == "google.com/tpu")'
 _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
     cluster.GatewaySpec: (
         Rule(
@@ -92,7 +115,36 @@ _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
             "redis: allowed with backend redis only, which needs one",
         ),
     ),
-    cluster.NetworkPolicySpec: (Unsaid("CEL knows CIDR blocks from Kubernetes 1.31 on only"),),
+    cluster.NetworkPolicySpec: (_NO_CIDR,),
+    cluster.GatewayService: (
+        *(
+            Rule(
+                f'self.type == "LoadBalancer" || !has(self.{field}){more}',
+                f"{field}: allowed with type LoadBalancer only",
+            )
+            for field, more in (
+                ("loadBalancerClass", ""),
+                ("loadBalancerSourceRanges", " || size(self.loadBalancerSourceRanges) == 0"),
+            )
+        ),
+        Rule(
+            'self.type != "ClusterIP" || !has(self.externalTrafficPolicy)',
+            "externalTrafficPolicy: allowed with type LoadBalancer and NodePort only",
+        ),
+        _NO_CIDR,
+    ),
+    cluster.ServingClusterSpec: (
+        Rule(
+            '!has(self.gateway.service) || self.gateway.service.type == "ClusterIP" || '
+            "!self.networkPolicy.enabled || !has(self.networkPolicy.allowFrom) || "
+            "size(self.networkPolicy.allowFrom) == 0 || "
+            "(has(self.gateway.service.loadBalancerSourceRanges) && "
+            "size(self.gateway.service.loadBalancerSourceRanges) > 0) || "
+            "self.networkPolicy.allowFrom.exists(peer, has(peer.ipBlock))",
+            "networkPolicy.allowFrom: found pods only, so nobody outside reaches gateway.service; allowed "
+            "with it: an ipBlock, or gateway.service.loadBalancerSourceRanges",
+        ),
+    ),
     nodes.Toleration: (
         Rule(
             'self.operator == "Exists" || has(self.key)',
@@ -107,45 +159,156 @@ _CLUSTER: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
             "tolerationSeconds: allowed with effect NoExecute only",
         ),
     ),
-    nodes.PodSettings: tuple(
-        Rule(
-            f"!has(self.{field}) || !self.{field}.exists(key, "
-            f"{' || '.join(f'key.startsWith({text(prefix)})' for prefix in nodes.RESERVED_METADATA)})",
-            f"{field}: allowed: keys that are not the platform's own",
-        )
-        for field in ("labels", "annotations")
-    ),
     nodes.CacheSpec: (
         Rule(
             "!(has(self.claim) && has(self.storageClassName))",
             "found claim and storageClassName; allowed: at most one of them",
         ),
+        Rule(
+            'self.accessMode != "ReadWriteOnce" || has(self.storageClassName)',
+            "accessMode: allowed: ReadWriteOnce with storageClassName only",
+        ),
     ),
     nodes.Pool: (
         Rule("self.minNodes <= self.maxNodes", "minNodes: allowed: at most maxNodes"),
         Rule("!has(self.accelerator) || self.gpus > 0", "accelerator: allowed with GPUs only"),
+        Rule("!has(self.acceleratorLabel) || self.gpus > 0", "acceleratorLabel: allowed with GPUs only"),
+        Rule(
+            "self.gpus == 0 || !has(self.accelerator) || has(self.acceleratorLabel) || "
+            f"self.gpuResource in {texts(accelerators.LABELLED)} || {_MIG}",
+            "acceleratorLabel: missing; the label of nodes with this gpuResource is not known",
+        ),
+        Rule(f"!{_MIG} || self.gpus <= 1", "gpus: allowed: 1 slice of MIG, for a process can use only one"),
+        Rule(
+            "self.gpus == 0 || has(self.engineImage) || "
+            f"!{texts(accelerators.OTHER_MAKERS)}.exists(one, self.gpuResource.startsWith(one))",
+            "engineImage: missing; the operator's own does not run on accelerators of this gpuResource",
+        ),
+        Rule(
+            f"!{_TPU} || self.gpus == 0 || self.gpus in {list(accelerators.TPU_CHIPS)}",
+            "gpus: allowed: 1, 2, 4 or 8 TPU chips",
+        ),
+        Rule(
+            f"!{_TPU} || self.gpus == 0 || (has(self.accelerator) && has(self.nodeSelector) && "
+            f"{text(accelerators.TPU_TOPOLOGY)} in self.nodeSelector)",
+            f"allowed for TPUs: accelerator, and {accelerators.TPU_TOPOLOGY} in nodeSelector",
+        ),
+        Rule(
+            "!has(self.extraResources) || !self.extraResources.exists(name, name == self.gpuResource || "
+            'name.contains("kubernetes.io/") || name.startsWith("requests."))',
+            "extraResources: allowed: a device plugin's, and not gpuResource",
+        ),
+        Rule(
+            "!has(self.hugepages) || self.hugepages.all(page, "
+            f"int({bytes_of('self.hugepages[page]')}) % int({bytes_of('page')}) == 0)",
+            "hugepages: allowed: multiples of the page size",
+        ),
         Rule(
             f"{bytes_of('self.sharedMemory')} < {bytes_of('self.memory')}",
             "sharedMemory: allowed: less than memory",
         ),
     ),
-    nodes.PeerSelector: (
+    networks.PeerSelector: (
         Rule(
-            "has(self.namespaceSelector) || has(self.podSelector)",
-            "allowed: at least one of namespaceSelector, podSelector",
+            "(has(self.namespaceSelector) || has(self.podSelector)) != has(self.ipBlock)",
+            "allowed: at least one of namespaceSelector, podSelector, or ipBlock",
         ),
+        _NO_CIDR,
+    ),
+}
+
+_VALUES: Final = "(has(self.values) ? size(self.values) : 0)"
+_LISTED: Final = Rule(
+    f'self.operator in ["In", "NotIn"] ? {_VALUES} > 0 : self.operator in ["Gt", "Lt"] || {_VALUES} == 0',
+    "values: allowed: at least one with In and NotIn, none with Exists and DoesNotExist",
+)
+_PODS: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
+    affinity.NodeRequirement: (
+        _LISTED,
+        Rule(
+            f'!(self.operator in ["Gt", "Lt"]) || ({_VALUES} == 1 && '
+            f"{matches('self.values[0]', '^[0-9]{1,18}$')})",
+            "values: allowed: one whole number with Gt and Lt",
+        ),
+    ),
+    affinity.LabelRequirement: (_LISTED,),
+    affinity.TopologySpread: (
+        Rule(
+            '!has(self.minDomains) || self.whenUnsatisfiable == "DoNotSchedule"',
+            "minDomains: allowed with DoNotSchedule only",
+        ),
+    ),
+    pod_volumes.VolumeItem: (
+        Rule(
+            f"!{matches('self.path', pod_volumes.ODD_PATH)}",
+            "path: allowed: a relative path without '.' and '..'",
+        ),
+    ),
+    pod_volumes.PodVolume: (
+        Rule(
+            f"!{matches('self.mountPath', f'^/$|{pod_volumes.ODD_PATH}')} && "
+            f"!{matches('self.mountPath', _below(pod_volumes.OWN_PATHS))} && "
+            f"!(self.mountPath in {texts(pod_volumes.ABOVE_OWN)})",
+            "mountPath: allowed: an absolute path that is not the platform's own, such as /mnt/data",
+        ),
+        Rule(
+            f"!has(self.subPath) || !{matches('self.subPath', pod_volumes.ODD_PATH)}",
+            "subPath: allowed: a relative path without '.' and '..'",
+        ),
+        Rule(
+            "[has(self.configMap), has(self.secret), has(self.persistentVolumeClaim), has(self.emptyDir)]"
+            ".filter(given, given).size() == 1",
+            "allowed: one of configMap, secret, persistentVolumeClaim, emptyDir",
+        ),
+    ),
+    pods.ValueFrom: (
+        Rule(
+            "has(self.secretKeyRef) != has(self.configMapKeyRef)",
+            "allowed: exactly one of secretKeyRef, configMapKeyRef",
+        ),
+    ),
+    pods.PodVariable: (
+        Rule("has(self.value) != has(self.valueFrom)", "allowed: exactly one of value, valueFrom"),
+        Rule(
+            f"!(self.name in {texts(environment.WEIGHTS_ENV)})",
+            "name: every model would have it; use the credentials of a ModelDeployment's source",
+        ),
+        Rule(
+            f"!{matches('self.name', '^(' + '|'.join(environment.POD_ENV_PREFIXES) + ')')}"
+            f" && !(self.name in {texts(environment.POD_ENV_NAMES)})",
+            "name: the platform sets this variable or does not allow it",
+        ),
+        Rule(
+            f"!has(self.value) || "
+            f"!{matches('self.name', '(?i)(^|_)(' + '|'.join(environment.SECRET_ENV) + ')$')}",
+            "name: looks like a secret; a resource holds none: use valueFrom.secretKeyRef",
+        ),
+    ),
+    pods.PodSettings: (
+        *(
+            Rule(
+                f"!has(self.{field}) || !self.{field}.exists(key, "
+                f"{' || '.join(f'key.startsWith({text(prefix)})' for prefix in pods.RESERVED_METADATA)})",
+                f"{field}: allowed: keys that are not the platform's own",
+            )
+            for field in ("labels", "annotations")
+        ),
+        Unique("env", by="name"),
+        Unique("volumes", by="name"),
+        Unique("volumes", by="mountPath", ordered=True),
+        Unique("topologySpreadConstraints", by="topologyKey"),
     ),
 }
 
 _DEPLOYMENT: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
     deployment.EnvVariable: (
         Rule(
-            f"!{matches('self.name', '^(' + '|'.join(deployment.FORBIDDEN_ENV) + ')')}"
-            f" && !(self.name in {texts(deployment.UNSAFE_ENV)})",
+            f"!{matches('self.name', '^(' + '|'.join(environment.FORBIDDEN_ENV) + ')')}"
+            f" && !(self.name in {texts(environment.UNSAFE_ENV)})",
             "name: the platform sets this variable or does not allow it",
         ),
         Rule(
-            f"!{matches('self.name', '(?i)(^|_)(' + '|'.join(deployment.SECRET_ENV) + ')$')}",
+            f"!{matches('self.name', '(?i)(^|_)(' + '|'.join(environment.SECRET_ENV) + ')$')}",
             "name: looks like a secret; a resource holds none: use spec.source.tokenSecret",
         ),
     ),
@@ -286,6 +449,7 @@ _TENANT: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
 
 CONSTRAINTS: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
     **_CLUSTER,
+    **_PODS,
     **_DEPLOYMENT,
     **_ROUTE,
     **_TENANT,

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 
 from tradewind.api.cluster import ServingClusterSpec, url_faults
 from tradewind.api.model import ApiModel, Fault
-from tradewind.api.nodes import HeadSpec, Pool, Toleration, Tolerations
+from tradewind.api.nodes import CacheSpec, HeadSpec, Pool, Toleration, Tolerations
 from tradewind.api.values import (
     CIDR_PATTERN,
     IMAGE_PATTERN,
@@ -147,6 +147,9 @@ class Operator(ApiModel):
     """Taints it bears."""
     priority_class_name: MaybeSecret = ""
     """PriorityClass of its pods."""
+    arbitrary_user: bool = False
+    """Leaves user and groups of its pods, and of the chart's test, to what admits them, such as OpenShift.
+    For Ray's pods: `cluster.spec.pod.arbitraryUser`."""
     pod_labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=16)] = Field(default_factory=dict)
     """Labels added to its pods."""
     pod_annotations: Annotations = Field(default_factory=dict)
@@ -177,14 +180,26 @@ class Otlp(ApiModel):
         yield from url_faults(self.endpoint or None, "endpoint")
 
 
+def _cache(size: str) -> CacheSpec:
+    """What the disk of a small node holds beside the images."""
+    return CacheSpec(size=Quantity.parse(size))
+
+
 def default_spec() -> ServingClusterSpec:
     """Small enough for a first try: with one engine on CPU it fits into 6 CPUs and 16 GB. A test counts."""
     gpu = Toleration(key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
     return ServingClusterSpec(
         head=HeadSpec(cpus=1, memory=Quantity.parse("3Gi")),
         pools={
-            "cpu": Pool(cpus=2, memory=Quantity.parse("5Gi"), max_nodes=2),
-            "gpu": Pool(gpus=1, cpus=6, memory=Quantity.parse("24Gi"), max_nodes=4, tolerations=(gpu,)),
+            "cpu": Pool(cpus=2, memory=Quantity.parse("5Gi"), max_nodes=2, cache=_cache("10Gi")),
+            "gpu": Pool(
+                gpus=1,
+                cpus=6,
+                memory=Quantity.parse("24Gi"),
+                max_nodes=4,
+                tolerations=(gpu,),
+                cache=_cache("40Gi"),
+            ),
         },
     )
 

@@ -19,13 +19,120 @@ S3_KEY = {
     "s3": {"accessKeyId": {"name": "s", "key": "id"}, "secretAccessKey": {"name": "s", "key": "secret"}}
 }
 GCS_KEY = {"gcs": {"serviceAccountKey": {"name": "g", "key": "key.json", "file": "keys/gcs.json"}}}
+POOL: Data = {"gpus": 1, "cpus": 4, "memory": "16Gi", "maxNodes": 2}
+TPU: Data = POOL | {
+    "gpuResource": "google.com/tpu",
+    "accelerator": "tpu-v6e-slice",
+    "nodeSelector": {"cloud.google.com/gke-tpu-topology": "2x2"},
+    "engineImage": "r/tpu:1",
+}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+POD: Data = {
+    "env": [
+        {"name": "HTTPS_PROXY", "value": "http://proxy:3128"},
+        {"name": "A_TOKEN", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}},
+        {"name": "NCCL_IB_HCA", "valueFrom": {"configMapKeyRef": {"name": "nccl", "key": "hca"}}},
+    ],
+    "volumes": [
+        {
+            "name": "ca",
+            "mountPath": "/etc/ssl/certs/own.pem",
+            "subPath": "own.pem",
+            "configMap": {"name": "ca", "items": [{"key": "ca.pem", "path": "own.pem"}]},
+        },
+        {"name": "licence", "mountPath": "/mnt/licence", "secret": {"secretName": "licence"}},
+        {"name": "weights", "mountPath": "/mnt/weights", "persistentVolumeClaim": {"claimName": "weights"}},
+        {
+            "name": "room",
+            "mountPath": "/mnt/room",
+            "emptyDir": {"sizeLimit": "1Gi", "medium": "HugePages-2Mi"},
+        },
+    ],
+    "affinity": {
+        "nodeAffinity": {
+            "preferredDuringSchedulingIgnoredDuringExecution": [
+                {
+                    "weight": 1,
+                    "preference": {"matchExpressions": [{"key": "a", "operator": "Lt", "values": ["3"]}]},
+                }
+            ]
+        },
+        "podAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": [
+                {
+                    "topologyKey": "rack",
+                    "labelSelector": {"matchExpressions": [{"key": "a", "operator": "Exists"}]},
+                    "namespaceSelector": {},
+                }
+            ]
+        },
+    },
+    "topologySpreadConstraints": [
+        {
+            "topologyKey": "rack",
+            "maxSkew": 2,
+            "whenUnsatisfiable": "DoNotSchedule",
+            "minDomains": 2,
+            "labelSelector": {"matchLabels": {"app": "x"}},
+        }
+    ],
+}
+
+
+def _nodes(expression: Data) -> Data:
+    terms = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+
 
 VALID: list[tuple[str, Data]] = [
     ("a cluster with nothing said", cluster()),
     ("a cluster with an address", cluster(gateway={"endpoint": {"host": "::1", "port": 9000}})),
     ("limits", cluster(limits={"bodySize": "20Mi", "bodyTimeout": "1m", "choices": 4, "maxTokens": 4096})),
     ("telemetry", cluster(telemetry={"otlpEndpoint": "http://collector:4318", "samplingRatio": 0.1})),
+    ("all that pods are given", cluster(pod=POD, head={"pod": POD}, gateway={"pod": POD})),
+    ("TPUs", cluster(pools={"tpu": TPU | {"gpus": 4}})),
+    ("a slice of a GPU", cluster(pools={"a": POOL | {"gpuResource": "nvidia.com/mig-1g.10gb"}})),
+    (
+        "Gaudi by a label of one's own",
+        cluster(
+            pools={
+                "g": POOL
+                | {
+                    "gpuResource": "habana.ai/gaudi",
+                    "engineImage": "r/g:1",
+                    "accelerator": "gaudi3",
+                    "acceleratorLabel": "example.com/card",
+                }
+            }
+        ),
+    ),
+    (
+        "devices and huge pages",
+        cluster(
+            pools={
+                "l4": POOL | {"extraResources": {"rdma/hca": 1}, "hugepages": {"2Mi": "1Gi", "1Gi": "4Gi"}}
+            }
+        ),
+    ),
+    (
+        "a volume for the weights of each pod",
+        cluster(pools={"l4": POOL | {"cache": {"storageClassName": "local", "accessMode": "ReadWriteOnce"}}}),
+    ),
+    (
+        "an endpoint of its own",
+        cluster(
+            gateway={"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]}},
+            networkPolicy={"allowFrom": [{"podSelector": {"a": "b"}}]},
+        ),
+    ),
+    (
+        "an endpoint on every node",
+        cluster(
+            gateway={"service": {"type": "NodePort", "externalTrafficPolicy": "Local"}},
+            networkPolicy={"allowFrom": [{"ipBlock": "10.0.0.0/8"}]},
+        ),
+    ),
     ("a model with nothing but its source", model()),
     (
         "a model from a package",
@@ -75,7 +182,7 @@ VALID: list[tuple[str, Data]] = [
     ("a tenant for some models", tenant(models=["chat", "llama:tone"])),
 ]
 
-POOL: Data = {"gpus": 1, "cpus": 4, "memory": "16Gi", "maxNodes": 2}
+VOLUME: Data = {"name": "a", "mountPath": "/mnt/a", "emptyDir": {"sizeLimit": "1Gi"}}
 
 INVALID: list[tuple[str, Data, str, list[str]]] = [
     # name, resource, path of the error, what its message or hint says
@@ -195,6 +302,42 @@ INVALID: list[tuple[str, Data, str, list[str]]] = [
     ("a Redis of no scheme", cluster(gcsFaultTolerance={"backend": "redis", "redis": {"address": "http://redis:6379"}}), "spec.gcsFaultTolerance.redis.address", ["rediss://"]),
     ("a label of the platform", cluster(head={"pod": {"labels": {"ray.io/cluster": "x"}}}), "spec.head.pod.labels['ray.io/cluster']", ["platform's own"]),
     ("an annotation of the platform", cluster(head={"pod": {"annotations": {"tradewind.dev/x": "y"}}}), "spec.head.pod.annotations['tradewind.dev/x']", ["platform's own"]),
+    ("a variable of Ray", cluster(pod={"env": [{"name": "RAY_X", "value": "1"}]}), "spec.pod.env[0].name", ["platform sets"]),
+    ("a hub's token for a whole pool", cluster(pod={"env": [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]}), "spec.pod.env[0].name", ["every model", "tokenSecret"]),
+    ("a secret in a pod's variable", cluster(pod={"env": [{"name": "A_KEY", "value": "sk-1"}]}), "spec.pod.env[0].name", ["looks like a secret", "secretKeyRef"]),
+    ("a variable with two values", cluster(pod={"env": [{"name": "A", "value": "1", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}}]}), "spec.pod.env[0]", ["exactly one of value, valueFrom"]),
+    ("a value from nowhere", cluster(pod={"env": [{"name": "A", "valueFrom": {}}]}), "spec.pod.env[0].valueFrom", ["exactly one of secretKeyRef"]),
+    ("a variable twice", cluster(pod={"env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}), "spec.pod.env[1].name", ["second time"]),
+    ("a volume over the platform's own", cluster(head={"pod": {"volumes": [VOLUME | {"mountPath": "/opt/tradewind/lib"}]}}), "spec.head.pod.volumes[0].mountPath", ["/opt/tradewind", "/mnt/data"]),
+    ("a volume that hides the platform's own", cluster(pod={"volumes": [VOLUME | {"mountPath": "/etc"}]}), "spec.pod.volumes[0].mountPath", ["would hide"]),
+    ("a path that climbs", cluster(pod={"volumes": [VOLUME | {"mountPath": "/mnt/../tmp"}]}), "spec.pod.volumes[0].mountPath", ["without '.'"]),
+    ("a path of no file", cluster(pod={"volumes": [VOLUME | {"subPath": "../x"}]}), "spec.pod.volumes[0].subPath", ["relative"]),
+    ("a file that climbs", cluster(pod={"volumes": [{"name": "a", "mountPath": "/mnt/a", "secret": {"secretName": "a", "items": [{"key": "k", "path": "a/../b"}]}}]}), "spec.pod.volumes[0].secret.items[0].path", ["relative"]),
+    ("a volume of the host", cluster(pod={"volumes": [{"name": "a", "mountPath": "/mnt/a", "hostPath": {"path": "/"}}]}), "spec.pod.volumes[0].hostPath", ["restricted", "persistentVolumeClaim"]),
+    ("a volume of nothing", cluster(pod={"volumes": [{"name": "a", "mountPath": "/mnt/a"}]}), "spec.pod.volumes[0]", ["found 0 sources"]),
+    ("two volumes in one place", cluster(pod={"volumes": [VOLUME, VOLUME | {"name": "b"}]}), "spec.pod.volumes[1].mountPath", ["second time"]),
+    ("an expression without values", cluster(pod={"affinity": _nodes({"key": "a", "operator": "In"})}), "spec.pod.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values", ["at least one"]),
+    ("an expression of more than a number", cluster(pod={"affinity": _nodes({"key": "a", "operator": "Gt", "values": ["x"]})}), "spec.pod.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values", ["whole number"]),
+    ("a spread of nothing", cluster(pod={"topologySpreadConstraints": [{"topologyKey": "zone"}]}), "spec.pod.topologySpreadConstraints[0].whenUnsatisfiable", ["missing"]),
+    ("domains that are not waited for", cluster(pod={"topologySpreadConstraints": [{"topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "minDomains": 2}]}), "spec.pod.topologySpreadConstraints[0].minDomains", ["DoNotSchedule only"]),
+    ("a product on nodes whose label is not known", cluster(pools={"l4": POOL | {"gpuResource": "habana.ai/gaudi", "accelerator": "g3", "engineImage": "r/x:1"}}), "spec.pools.l4.acceleratorLabel", ["habana.ai/gaudi", "not known"]),
+    ("a label without GPUs", cluster(pools={"l4": POOL | {"gpus": 0, "acceleratorLabel": "a/b"}}), "spec.pools.l4.acceleratorLabel", ["gpus 0"]),
+    ("two slices in one pod", cluster(pools={"l4": POOL | {"gpus": 2, "gpuResource": "nvidia.com/mig-1g.10gb"}}), "spec.pools.l4.gpus", ["2 slices", "only one"]),
+    ("AMD's GPUs with NVIDIA's image", cluster(pools={"l4": POOL | {"gpuResource": "amd.com/gpu"}}), "spec.pools.l4.engineImage", ["amd.com/gpu", "does not run on"]),
+    ("three TPU chips", cluster(pools={"l4": TPU | {"gpus": 3}}), "spec.pools.l4.gpus", ["1, 2, 4 or 8"]),
+    ("a TPU of no shape", cluster(pools={"l4": TPU | {"nodeSelector": {}}}), "spec.pools.l4", ["gke-tpu-topology"]),
+    ("the GPUs once more", cluster(pools={"l4": POOL | {"extraResources": {"nvidia.com/gpu": 1}}}), "spec.pools.l4.extraResources['nvidia.com/gpu']", ["allowed: gpus"]),
+    ("a resource of Kubernetes", cluster(pools={"l4": POOL | {"extraResources": {"kubernetes.io/batch": 1}}}), "spec.pools.l4.extraResources['kubernetes.io/batch']", ["Kubernetes' own", "rdma/hca"]),
+    ("half a huge page", cluster(pools={"l4": POOL | {"hugepages": {"2Mi": "3Mi"}}}), "spec.pools.l4.hugepages.2Mi", ["multiple of 2Mi"]),
+    ("a volume for each pod of no class", cluster(pools={"l4": POOL | {"cache": {"accessMode": "ReadWriteOnce"}}}), "spec.pools.l4.cache.accessMode", ["storageClassName"]),
+    ("one volume that many pods write to once", cluster(pools={"l4": POOL | {"cache": {"accessMode": "ReadWriteOnce", "claim": "weights"}}}), "spec.pools.l4.cache.accessMode", ["storageClassName"]),
+    ("a load balancer's ranges without one", cluster(gateway={"service": {"type": "NodePort", "loadBalancerSourceRanges": ["10.0.0.0/8"]}}), "spec.gateway.service.loadBalancerSourceRanges", ["LoadBalancer only"]),
+    ("a load balancer's class without one", cluster(gateway={"service": {"loadBalancerClass": "x.y/z"}}), "spec.gateway.service.loadBalancerClass", ["LoadBalancer only"]),
+    ("traffic from outside to nobody outside", cluster(gateway={"service": {"externalTrafficPolicy": "Local"}}), "spec.gateway.service.externalTrafficPolicy", ["ClusterIP"]),
+    ("a load balancer for no network", cluster(gateway={"service": {"type": "LoadBalancer", "loadBalancerSourceRanges": ["300.0.0.0/8"]}}), "spec.gateway.service.loadBalancerSourceRanges[0]", ["CIDR"]),
+    ("an endpoint that its policy closes", cluster(gateway={"service": {"type": "LoadBalancer"}}, networkPolicy={"allowFrom": [{"podSelector": {"a": "b"}}]}), "spec.networkPolicy.allowFrom", ["nobody outside", "ipBlock"]),
+    ("callers of two kinds", cluster(networkPolicy={"allowFrom": [{"podSelector": {}, "ipBlock": "10.0.0.0/8"}]}), "spec.networkPolicy.allowFrom[0]", ["ipBlock beside selectors"]),
+    ("callers of no network", cluster(networkPolicy={"allowFrom": [{"ipBlock": "300.0.0.0/8"}]}), "spec.networkPolicy.allowFrom[0].ipBlock", ["CIDR"]),
     ("callers of no kind", cluster(networkPolicy={"allowFrom": [{}]}), "spec.networkPolicy.allowFrom[0]", ["at least one"]),
     ("egress to no network", cluster(networkPolicy={"allowEgressTo": ["300.0.0.0/8"]}), "spec.networkPolicy.allowEgressTo[0]", ["'300.0.0.0/8'", "CIDR"]),
     ("an image that is none", cluster(images={"head": "UP PER"}), "spec.images.head", ["image reference"]),

@@ -77,6 +77,24 @@ WORDS: dict[str, st.SearchStrategy[Any]] = {
     "size": st.sampled_from(["1Gi", "1023Mi", "64Ti", "64.001Ti", "100G", "70368744177664.9", "70368744177665"]),
     "address": st.sampled_from(["redis:6379", "redis", "rediss://r:1", "http://r:1"]),
     "labels": st.dictionaries(st.sampled_from(["team", "ray.io/a", "ray.iox/a", "tradewind.dev/b"]), st.just("v"), max_size=2),
+    "mountPath": st.just("/mnt/a")
+    | st.sampled_from(
+        ["/mnt/data", "/", "/mnt/", "/mnt//a", "/mnt/../tmp", "/tmp", "/tmp/a", "/tmpx", "/etc", "/etc/ssl/certs", "/etc/tradewind/x", "mnt",
+         "/var/lib", "/var/lib/other", "/usr/lib/x", "/usr/lib64x", "/etc/ld_so_preload", "/etc/ld.so.preload", "/a/.b", "/a/.", "/a/..b"]
+    ),
+    "path": st.sampled_from(["a", "a/b", "../a", "a/..", "a//b", "a/", "..a", "/a", "a..b"]),
+    "extraResources": st.sampled_from([{"rdma/hca": 1}, {"nvidia.com/gpu": 1}, {"a.kubernetes.io/b": 1}, {"requests.x/y": 1}, {"rdma": 1}]),
+    "gpuResource": st.sampled_from(["nvidia.com/gpu", "rdma/hca", "nvidia.com/mig-1g.5gb", "amd.com/gpu", "google.com/tpu", "habana.ai/gaudi"]),
+    "hugepages": st.sampled_from([{"2Mi": "4Mi"}, {"2Mi": "3Mi"}, {"1Gi": "1Gi", "2Mi": "2Mi"}, {"0Mi": "2Mi"}, {"2Ti": "2Ti"}, {"1Gi": "1.5Gi"}]),
+    "loadBalancerSourceRanges": st.sampled_from([[], ["10.0.0.0/8"]]),
+    "ipBlock": st.just("10.0.0.0/8"),
+    "allowEgressTo": st.just(["10.0.0.0/8"]),
+    "service": st.sampled_from([{}, {"type": "NodePort"}, {"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8"]}]),
+    "allowFrom": st.sampled_from([[], [{"podSelector": {}}], [{"podSelector": {}}, {"ipBlock": "10.0.0.0/8"}]]),
+    "subPath": st.sampled_from(["a", "a/b", "../a", "a/..", "/a"]),
+    "values": st.sampled_from([[], ["a"], ["1"], ["-12"], ["1", "2"]]),
+    "topologyKey": st.sampled_from(["zone", "kubernetes.io/hostname"]),
+    "env": st.just([{"name": "A", "value": "b"}]) | st.lists(st.sampled_from([{"name": "A", "value": "b"}, {"name": "B", "value": ""}]), max_size=2),
     "variant": st.sampled_from(["a", "b"]),
     "deployment": st.sampled_from(["a", "b", "c"]),
     "key": st.sampled_from(["a", "b"]),
@@ -109,7 +127,7 @@ WORDS: dict[str, st.SearchStrategy[Any]] = {
 """Values that sit on both sides of a rule, by field; for other fields the schema itself makes some."""
 ENV_NAMES = [
     "A", "TOKEN", "HF_TOKEN", "hf_token", "TOKENS", "MYTOKEN", "A_KEY", "RAY_X", "XRAY_X", "PATH", "PATHS",
-    "VLLM_PLUGINS", "LD_PRELOAD", "ld_preload", "PYTHONPATH", "KEY", "SECRET_A", "a_Password",
+    "CUDA_VISIBLE_DEVICES", "FQ_RAY_IP", "LOGNAME", "HTTPS_PROXY", "VLLM_PLUGINS", "LD_PRELOAD", "ld_preload", "PYTHONPATH", "KEY", "SECRET_A", "a_Password",
 ]  # fmt: skip
 
 

@@ -59,9 +59,11 @@ imagePullSecrets:
 {{/* Pod security "restricted", and nothing to write to but what is mounted. */}}
 {{- define "tradewind.podSecurity" -}}
 runAsNonRoot: true
+{{- if not .Values.operator.arbitraryUser }}
 runAsUser: 10001
 runAsGroup: 10001
 fsGroup: 10001
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}

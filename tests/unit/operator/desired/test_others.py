@@ -172,6 +172,41 @@ def test_the_endpoint_is_seen_as_the_settings_say_without_another_pod() -> None:
     assert "loadBalancerClass" not in objects(plain, "Service")["default"]["spec"]
 
 
+def test_a_serving_cluster_says_how_its_own_endpoint_is_seen() -> None:
+    own = {
+        "type": "LoadBalancer",
+        "annotations": {"cloud/internal": "true"},
+        "loadBalancerClass": "example.com/own",
+        "loadBalancerSourceRanges": ["192.0.2.0/24"],
+    }
+    pods = {"allowFrom": [{"podSelector": {"app": "web"}}]}
+    found = replace(
+        world(gateway={"service": own}, networkPolicy=pods),
+        defaults=replace(world().defaults, endpoint=Endpoint("NodePort")),
+    )
+    service = objects(found, "Service")["default"]
+    assert service["metadata"]["annotations"] == {"cloud/internal": "true"}
+    assert {key: value for key, value in service["spec"].items() if key not in ("ports", "selector")} == {
+        "type": "LoadBalancer",
+        "externalTrafficPolicy": "Local",  # else the policy would see the node's address
+        "loadBalancerClass": "example.com/own",
+        "loadBalancerSourceRanges": ["192.0.2.0/24"],
+    }
+    open_to, _ = objects(found, "NetworkPolicy")["default-gateway"]["spec"]["ingress"]
+    assert {"ipBlock": {"cidr": "192.0.2.0/24"}} in open_to["from"]
+    assert config_of(found) == config_of(world())
+
+
+def test_callers_outside_are_let_in_by_their_addresses() -> None:
+    some = world(
+        gateway={"service": {"type": "NodePort"}}, networkPolicy={"allowFrom": [{"ipBlock": "10.0.0.0/8"}]}
+    )
+    open_to, _ = objects(some, "NetworkPolicy")["default-gateway"]["spec"]["ingress"]
+    assert open_to["from"][0] == {"ipBlock": {"cidr": "10.0.0.0/8"}}
+    assert objects(some, "Service")["default"]["spec"]["externalTrafficPolicy"] == "Cluster"
+    assert "externalTrafficPolicy" not in objects(world(), "Service")["default"]["spec"]
+
+
 def test_gateways_are_on_different_nodes_where_there_are_two() -> None:
     by_host, by_zone = pod_of(world(), "gateway")["topologySpreadConstraints"]
     assert (by_host["whenUnsatisfiable"], by_host["maxSkew"]) == ("DoNotSchedule", 1)
@@ -183,19 +218,21 @@ def test_gateways_are_on_different_nodes_where_there_are_two() -> None:
     ("pool", "tainted"),
     [
         ({}, {"nvidia.com/gpu"}),
-        ({"gpuResource": "amd.com/gpu"}, {"amd.com/gpu"}),
+        ({"gpuResource": "amd.com/gpu", "engineImage": "r/rocm:1"}, {"amd.com/gpu"}),
+        ({"gpuResource": "nvidia.com/mig-1g.10gb"}, {"nvidia.com/gpu"}),
         (
             {"spot": True},
             {"nvidia.com/gpu", "cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority"},
         ),
     ],
-    ids=["nvidia", "amd", "spot"],
+    ids=["nvidia", "amd", "mig", "spot"],
 )
 def test_gpu_and_spot_pools_bear_the_providers_taints(pool: Data, tainted: set[str]) -> None:
     pod = pod_of(world(pools={"l4": {**GPU_POOL, **pool}}), "pool-l4")
     assert {toleration["key"] for toleration in pod["tolerations"]} == tainted
     assert ("affinity" in pod) is bool(pool.get("spot"))
     gpus = pod["containers"][0]["resources"]["limits"]
+    assert gpus.pop("ephemeral-storage")
     assert gpus == {"memory": "32Gi", pool.get("gpuResource", "nvidia.com/gpu"): "1"}
 
 

@@ -27,14 +27,15 @@ def test_secrets_of_what_is_written_and_of_what_was_accepted_are_read() -> None:
         "redis": {"address": "redis:6379", "password": {"name": "redis", "key": "password"}},
     }
     moved = edited(accepted(tenant()), "spec.keys.0.secret.name", "new")
-    found = wanted_secrets(
-        Namespace.of(documents(cluster(gcsFaultTolerance=redis), model(source=TOKEN), moved))
-    )
+    given = {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "licence", "key": "id"}}}]}
+    own = cluster(gcsFaultTolerance=redis, gateway={"pod": given})
+    found = wanted_secrets(Namespace.of(documents(own, model(source=TOKEN), moved)))
     assert found == {
         WantedSecret("hf", "token", "TOKEN"),
         WantedSecret("acme", "key", "API_KEY"),
         WantedSecret("new", "key", "API_KEY"),
         WantedSecret("redis", "password", "PASSWORD"),
+        WantedSecret("licence", "id", "PASSWORD"),
     }
 
 
