@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 import httptools
 
@@ -25,6 +26,19 @@ from tradewind.gateway.http1 import (
 
 _BODILESS = frozenset((204, 304))
 _JOINED_BODY_BYTES = 64 * 1024
+_LOST_PEER: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 3),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 9_000),
+)
+"""A node that loses its power closes no connection: the kernel asks it, and gives up after 9 seconds."""
+
+
+def _notice_a_lost_peer(peer: socket.socket) -> None:
+    for level, option, value in _LOST_PEER:
+        peer.setsockopt(level, option, value)
 
 
 class Connection(asyncio.Protocol):
@@ -95,6 +109,9 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
+        peer = transport.get_extra_info("socket")
+        if peer is not None and peer.family in (socket.AF_INET, socket.AF_INET6):
+            _notice_a_lost_peer(peer)
 
     def data_received(self, data: bytes) -> None:
         response = self.response

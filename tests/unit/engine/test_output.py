@@ -181,8 +181,9 @@ def test_the_tee_keeps_and_passes_on_what_this_process_and_its_children_write() 
     command = [sys.executable, "-u", "-c", SCRIPT]
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=30)
     assert done.returncode == 0, done.stderr
-    *passed, after = done.stdout.splitlines()
-    assert after == "after"
+    # What is written past the tee may overtake what its thread still passes on.
+    passed = done.stdout.splitlines()
+    passed.remove("after")
     assert [json.loads(line)["message"] for line in passed] == ["out", "True"]
     # The last line has no end until the last writer is gone.
     marked, child = (json.loads(line) for line in done.stderr.splitlines())

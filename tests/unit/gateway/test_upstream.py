@@ -49,6 +49,24 @@ async def test_stream_arrives_token_by_token_and_ends_cleanly(upstream: Upstream
     assert b"".join(chunks).count(b" word") == 5
 
 
+async def test_a_peer_that_loses_its_power_is_noticed_within_seconds(
+    upstream: Upstream, engine: FakeEngine
+) -> None:
+    """The kernel asks it: nothing else ends a connection to a node that is gone."""
+    response = await ask(upstream, engine)
+    (connection,) = upstream._open
+    assert connection._transport is not None
+    peer = connection._transport.get_extra_info("socket")
+    idle, interval, count = (
+        peer.getsockopt(socket.IPPROTO_TCP, option)
+        for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    )
+    assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert idle + interval * count <= 10
+    assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 10_000
+    await response.read_all(10_000)
+
+
 async def test_body_larger_than_the_buffer_comes_whole(upstream: Upstream, engine: FakeEngine) -> None:
     engine.script = Script(tokens=600_000)
     response = await ask(upstream, engine)

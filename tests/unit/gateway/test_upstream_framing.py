@@ -30,6 +30,9 @@ class FakeTransport:
         self.aborted = False
         self.reading = True
 
+    def get_extra_info(self, name: str) -> None:
+        """No socket is behind it."""
+
     def write(self, data: bytes) -> None:
         """Requests go nowhere."""
 
