@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from helm_python import Config
 
-from tests.e2e.bed.images import say
+from tests.e2e.bed.images import REGISTRY, say
 from tests.e2e.bed.machines import MachineError
 from tests.e2e.bed.plan import ENGINE_LABEL
 from tests.e2e.recorder import Record, recording
@@ -47,6 +47,7 @@ def values(site: Site) -> Data:
     spec = {"head": {"cpus": 0.5, "memory": "3Gi"}, "gateway": {"cpus": 0.5}, "pools": {"cpu": engines}}
     return {
         "kuberay": {"enabled": False},
+        "allowedImages": [f"{REGISTRY}/"],
         "cluster": {"spec": spec},
         **{key: {"image": _image(site.image(name))} for key, name in IMAGES.items()},
     }

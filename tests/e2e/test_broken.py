@@ -58,7 +58,7 @@ def test_an_image_that_is_not_there_is_named(release: Release) -> None:
     odd = {**cluster["cpu"], "engineImage": "localhost/not-there:e2e"}
     release.patch("scl/default", {"spec": {"pools": {"odd": odd}}})
     try:
-        with applied(release, model("image", pool="odd")):
+        with applied(release, model("image", resources={"cpus": 1, "memory": "3Gi", "pool": "odd"})):
             said = says(release, "image", "Ready", lambda found: "not-there" in found.message, 120)
             assert said.status == "False"
             serves(release)

@@ -78,7 +78,7 @@ class Builder:
             return ""
 
     def push(self, name: str, folder: Path) -> None:
-        """Write the image into `folder`: manifest.json, and blobs that are not there. Raises MachineError."""
+        """Write the image into a new `folder`: manifest.json and its blobs. Raises MachineError."""
         # Uncompressed, a layer has the same digest every time; and it stays on this machine anyway.
         # (An OCI layout is compressed whatever one says.)
         self._buildah("push", *self._policy, "--disable-compression", name, f"dir:{folder}")

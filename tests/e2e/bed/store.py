@@ -81,11 +81,11 @@ class Store:
         with self._containerd() as machine:
             for name in changed:
                 pushed = self.folder / "pushed"
+                shutil.rmtree(pushed, ignore_errors=True)
                 builder.push(name, pushed)
                 self._import(machine, pushed, name)
-                self._share_blobs(pushed)
+                shutil.rmtree(pushed)
             self._collect(machine)
-            self._forget_blobs(pushed)
         (self.folder / "imported.json").write_text(json.dumps(wanted, indent=1))
         say(f"... in {time.monotonic() - started:.0f} s")
 
@@ -171,20 +171,6 @@ class Store:
             for blob in map(_hex, (manifest["config"], *manifest["layers"])):
                 if not (self.root / BLOBS / blob).exists():
                     archive.add(pushed / blob, f"blobs/sha256/{blob}")
-
-    def _share_blobs(self, pushed: Path) -> None:
-        """Have what was pushed take no room of its own: its blobs are the store's."""
-        for blob in pushed.iterdir():
-            stored = self.root / BLOBS / blob.name
-            if stored.exists() and not stored.samefile(blob):
-                blob.unlink()
-                os.link(stored, blob)
-
-    def _forget_blobs(self, pushed: Path) -> None:
-        """Of images that are no more."""
-        for blob in pushed.iterdir():
-            if not (self.root / BLOBS / blob.name).exists():
-                blob.unlink()
 
 
 def _hex(descriptor: Mapping[str, Any]) -> str:
