@@ -38,6 +38,8 @@ class RayClusterState:
     """The same in sentences."""
     waits: Mapping[str, str] = field(default_factory=dict)
     """Kind of worker group → why none of its pods is ready; empty where one is."""
+    leaving: tuple[str, ...] = ()
+    """Its pods that are on their way out."""
 
     @classmethod
     def of(cls, cluster: Mapping[str, Any], pods: Sequence[PodSeen] = ()) -> RayClusterState:
@@ -53,6 +55,7 @@ class RayClusterState:
             reason=reason,
             why=why,
             waits=waits_of(pods, name),
+            leaving=tuple(sorted(pod.name for pod in pods if pod.ray_cluster == name and pod.ending)),
         )
 
 
