@@ -145,8 +145,8 @@ def _pods_current(cluster: _Cluster) -> Said:
     text = "Everything runs on pods as they are wanted now."
     if (active := cluster.seen.active) is not None and active.leaving:
         text += (
-            f" On their way out: {_listed(active.leaving)}; answers that have begun end first, and an engine waits "
-            "for its successor while its pool has room."
+            f" On their way out: {_listed(active.leaving)}; answers that have begun end first, and an "
+            "engine waits for its successor while its pool has room."
         )
     return Said(TRUE, "Current", text)
 
