@@ -80,7 +80,6 @@ def phases() -> Phases:
 @pytest.fixture(scope="session")
 def release(cluster: Site, tmp_path_factory: pytest.TempPathFactory, phases: Phases) -> Iterator[Release]:
     """The chart with the tutorial's model, which serves."""
-    cluster.own()
     with installed(cluster, tmp_path_factory.mktemp("chart"), phases) as release:
         release.kubectl("apply", f"--filename={MODEL}")
         phases.reached("model applied")

@@ -16,9 +16,10 @@ from typing import Any
 import httpx
 from helm_python import Config
 
-from tests.e2e.bed.images import REGISTRY, say
+from tests.e2e.bed.images import say
 from tests.e2e.bed.machines import MachineError
 from tests.e2e.bed.plan import ENGINE_LABEL
+from tests.e2e.forwards import Forwards, forwarding
 from tests.e2e.recorder import Record, recording
 from tests.e2e.site import Data, Site
 from tests.golden.chart.rendering import ROOT, copy_with_kuberay
@@ -37,17 +38,16 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 def values(site: Site) -> Data:
     """The chart's defaults, with this checkout's images and pods that fit on nodes of 2 CPUs."""
-    engines = {
-        "cpus": 1.5,
-        "memory": "5Gi",
-        "maxNodes": 2,
-        "nodeSelector": {ENGINE_LABEL: "engines"},
-        "tolerations": [{"key": ENGINE_LABEL, "operator": "Exists"}],
-    }
+    engines: Data = {"cpus": 1.5, "memory": "5Gi", "maxNodes": 2}
+    if site.bed is not None:
+        engines |= {
+            "nodeSelector": {ENGINE_LABEL: "engines"},
+            "tolerations": [{"key": ENGINE_LABEL, "operator": "Exists"}],
+        }
     spec = {"head": {"cpus": 0.5, "memory": "3Gi"}, "gateway": {"cpus": 0.5}, "pools": {"cpu": engines}}
     return {
         "kuberay": {"enabled": False},
-        "allowedImages": [f"{REGISTRY}/"],
+        "allowedImages": [f"{site.image('engine-cpu').partition('/')[0]}/"],
         "cluster": {"spec": spec},
         **{key: {"image": _image(site.image(name))} for key, name in IMAGES.items()},
     }
@@ -90,6 +90,7 @@ class Release:
     key: str
     chart: Path
     record: Record
+    forwards: Forwards
     namespace: str = NAMESPACE
 
     def kubectl(self, *arguments: str, given: str | None = None) -> str:
@@ -149,11 +150,16 @@ class Release:
 
     def url(self) -> str:
         """Of the endpoint's Service, which the bed's machine reaches by address."""
+        if self.site.bed is None:
+            return self.forwards.url("service/default", PORT)
         return f"http://{self.get('service', 'default')['spec']['clusterIP']}:{PORT}"
 
     def gateways(self) -> list[str]:
         """The URL of each gateway that is ready."""
-        return [f"http://{pod['status']['podIP']}:{PORT}" for pod in self.ready_pods("gateway")]
+        pods = self.ready_pods("gateway")
+        if self.site.bed is None:
+            return [self.forwards.url(f"pod/{pod['metadata']['name']}", PORT) for pod in pods]
+        return [f"http://{pod['status']['podIP']}:{PORT}" for pod in pods]
 
     def ask(self, url: str = "", *, key: str = "", model: str = "chat", tokens: int = 4) -> httpx.Response:
         """One answer, whole. Raises httpx's HTTPError where there is none."""
@@ -209,8 +215,8 @@ def installed(site: Site, folder: Path, phases: Phases) -> Iterator[Release]:
     try:
         if not kept:
             _install(site, helm, chart, phases)
-        with recording(site, NAMESPACE) as record:
-            release = Release(site, helm, kept or f"tw-{secrets.token_hex(32)}", chart, record)
+        with recording(site, NAMESPACE) as record, forwarding(site.kubectl, NAMESPACE) as forwards:
+            release = Release(site, helm, kept or f"tw-{secrets.token_hex(32)}", chart, record, forwards)
             if not kept:
                 secret = ("create", "secret", "generic", KEY_SECRET, f"--from-literal=key={release.key}")
                 release.kubectl(*secret)

@@ -43,6 +43,7 @@ def test_an_engine_that_needs_more_memory_than_it_has_says_so(release: Release) 
 
 
 def test_a_gated_source_says_what_is_missing(release: Release) -> None:
+    release.site.own()  # pods of another cluster do not reach this machine
     gated = {"acme/gated": Repository({"config.json": b"{}"}, gated=True)}
     with FakeHub(gated, address=HOST) as hub:
         source = {"uri": "hf://acme/gated", "endpoint": hub.url}

@@ -24,6 +24,8 @@ DOWN_S = 60
 @pytest.fixture(scope="module", autouse=True)
 def two_engines(release: Release) -> Iterator[None]:
     """The model has two replicas, on a node each."""
+    # A way through kubectl, as to another cluster, would end with the pod that it leads to.
+    release.site.own()
     release.patch("md/smollm2", {"spec": {"replicas": 2}})
     release.wait("two engines", lambda: ready_replicas(release) == 2, 240)
     yield

@@ -49,7 +49,7 @@ def test_the_endpoint_is_reached_and_asks_for_a_key(
     release: Release, who: str, request: pytest.FixtureRequest
 ) -> None:
     pod: Pod = request.getfixturevalue(who)
-    assert pod.reaches(f"{release.url()}/healthz")
+    assert pod.reaches(f"http://default.{release.namespace}.svc:8000/healthz")
     assert release.ask(key="not-a-key-of-anybody").status_code == httpx.codes.UNAUTHORIZED
     for gateway in release.ready_pods("gateway"):
         assert [name for name, port in RAY.items() if connects(pod, gateway["status"]["podIP"], port)] == []
@@ -60,11 +60,13 @@ def test_a_gateway_reaches_engines_and_the_head_and_no_one_outside(release: Rele
     (head,), (engine,) = release.ready_pods("head"), release.ready_pods("engine")
     assert connects(gateway, head["status"]["podIP"], RAY["GCS"])
     assert connects(gateway, engine["status"]["podIP"], RAY["the agent"])
+    release.site.own()
     with pods.serving(HOST) as url:
         assert not gateway.reaches(url)
 
 
 def test_an_engine_reaches_no_one_outside_but_by_https(release: Release) -> None:
+    release.site.own()
     with pods.serving(HOST) as url:
         assert not own(release, "engine").reaches(url)
 
