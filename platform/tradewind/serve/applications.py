@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 from ray import serve
 from ray.serve import Application
+from ray.serve._private.logging_utils import StreamToLogger
 from ray.serve.schema import ReplicaRank
 
 from tradewind import home
@@ -192,7 +194,12 @@ class GatewayReplica:
 def _adopt_serve() -> None:
     """Write what Serve says in this process as our own lines: an exception without its message, which may
     quote a request. Of its access log, which it builds even where it is switched off, nothing.
+
+    Only where Serve writes to the console, as in pods. Elsewhere it writes files and feeds what is printed to
+    this very logger, which would so never be done with a line.
     """
+    if isinstance(sys.stdout, StreamToLogger):
+        return
     adopt_logger(SERVE_LOGGER)
     logging.getLogger(SERVE_LOGGER).addFilter(lambda record: not getattr(record, "serve_access_log", False))
 
