@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -24,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 START_S = 420.0
 COMMAND = (sys.executable, "-m", "tradewind.cli.main")
 QUICKSTART = ROOT / "examples" / "quickstart.yaml"
+REPLICA_PORTS = range(30_000, 30_040)
+"""The first of those that Serve gives to replicas."""
 
 
 def free_port() -> int:
@@ -161,16 +164,15 @@ class Platform:
 
     def engine_stats(self, deployment: str) -> dict[str, Any]:
         """What a deployment's one replica says of itself, asked the way a gateway asks."""
-        control = self.control()
-        try:
-            groups = control._request("GET").json()["target_groups"]
-        finally:
-            control.close()
-        prefix = f"/engines/{deployment}"
-        [target] = [each for group in groups if group["route_prefix"] == prefix for each in group["targets"]]
-        url = f"http://{target['ip']}:{target['port']}{prefix}{ENGINE_STATS_PATH}"
-        stats: dict[str, Any] = httpx.get(url, headers={ENGINE_TOKEN: self.token}, timeout=30.0).json()
-        return stats
+        # Serve's public API names proxies only: the replica is where its path answers.
+        path, headers = f"/engines/{deployment}{ENGINE_STATS_PATH}", {ENGINE_TOKEN: self.token}
+        for port in REPLICA_PORTS:
+            with contextlib.suppress(httpx.TransportError):
+                answer = httpx.get(f"http://127.0.0.1:{port}{path}", headers=headers, timeout=30.0)
+                if answer.status_code == httpx.codes.OK:
+                    stats: dict[str, Any] = answer.json()
+                    return stats
+        raise AssertionError(f"no replica of {deployment} answers on {REPLICA_PORTS}")
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a sample over the gateway's Prometheus page."""
