@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
-from tradewind_operator.api_server import Object
+from tradewind_operator.api_server import Object, Objects
 from tradewind_operator.errors import Conflict, Invalid, NotFound, NotMigrated
 from tradewind_operator.kinds import DEFINITION, Resource
 
@@ -26,20 +26,8 @@ _TRIES: Final = 10
 _SHOWN: Final = 5
 
 
-class StoredObjects(Protocol):
-    """What a migration needs of the API. See `kube.Kube`; one connection is enough, and wanted."""
-
-    async def list(self, resource: Resource, namespace: str, selector: str = "") -> list[Object]: ...
-
-    async def get(self, resource: Resource, namespace: str, name: str) -> Object: ...
-
-    async def merge_patch(
-        self, resource: Resource, namespace: str, name: str, patch: Mapping[str, Any]
-    ) -> Object: ...
-
-    async def put_status(
-        self, resource: Resource, namespace: str, name: str, uid: str, version: str, status: Mapping[str, Any]
-    ) -> Object: ...
+class StoredObjects(Objects, Protocol):
+    """What a migration needs of the API. One connection is enough, and wanted."""
 
     async def served(self, root: str) -> Mapping[str, str]: ...
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 from kubernetes import client as k8s
@@ -96,3 +98,13 @@ def write_kubeconfig(path: Path, cluster: dict[str, str], user: dict[str, str]) 
     path.touch(mode=0o600)
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+@contextmanager
+def new_namespace(kube: k8s.ApiClient) -> Iterator[str]:
+    """A namespace of its own. Its deletion is asked for at the end, and not waited for."""
+    core: Any = k8s.CoreV1Api(kube)
+    name = f"t-{secrets.token_hex(4)}"
+    core.create_namespace({"metadata": {"name": name}})
+    yield name
+    core.delete_namespace(name)

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kubernetes import client as k8s
 
 from tests.cluster.apiserver import running
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import Cluster, new_namespace
 from tests.cluster.given import given_kubeconfig
 from tests.cluster.kuberay import KubeRay
 from tests.cluster.operated import install
@@ -64,12 +62,9 @@ def kube(api: Cluster) -> Iterator[k8s.ApiClient]:
 
 @pytest.fixture
 def namespace(kube: k8s.ApiClient) -> Iterator[str]:
-    """A namespace for this test alone. Its deletion is asked for at the end, and not waited for."""
-    core: Any = k8s.CoreV1Api(kube)
-    name = f"t-{secrets.token_hex(4)}"
-    core.create_namespace({"metadata": {"name": name}})
-    yield name
-    core.delete_namespace(name)
+    """A namespace for this test alone."""
+    with new_namespace(kube) as name:
+        yield name
 
 
 @pytest.fixture(scope="module")

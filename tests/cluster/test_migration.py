@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from kubernetes import client as k8s
 
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import Cluster, new_namespace
 from tests.cluster.definitions import put, take_away
 from tests.cluster.operated import PYTHONPATH, install
 from tests.cluster.ray import Data
@@ -109,11 +109,8 @@ def barges(kube: k8s.ApiClient) -> Iterator[Barges]:
 
 @pytest.fixture
 def other(kube: k8s.ApiClient) -> Iterator[str]:
-    core: Any = k8s.CoreV1Api(kube)
-    name = f"t-{secrets.token_hex(4)}"
-    core.create_namespace({"metadata": {"name": name}})
-    yield name
-    core.delete_namespace(name)
+    with new_namespace(kube) as name:
+        yield name
 
 
 @pytest.fixture

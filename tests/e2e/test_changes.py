@@ -78,9 +78,10 @@ def test_a_second_model_comes_and_goes_and_its_open_stream_ends_whole(release: R
         release.wait_ready("md/second", 240)
         assert release.ask(model="second").status_code == httpx.codes.OK
         ended: list[str] = []
-        stream = threading.Thread(target=lambda: ended.append(long_stream(release, "second")))
+        begun = threading.Event()
+        stream = threading.Thread(target=lambda: ended.append(long_stream(release, "second", begun)))
         stream.start()
-        release.wait("the stream has begun", lambda: bool(BEGUN.is_set()), 30)
+        assert begun.wait(30)
         started = time.monotonic()
         release.kubectl("delete", "md/second", "--timeout=180s")
         print(f"deleted in {time.monotonic() - started:.1f} s")
@@ -90,19 +91,15 @@ def test_a_second_model_comes_and_goes_and_its_open_stream_ends_whole(release: R
     assert load.unhappy == [], load.summary()
 
 
-BEGUN = threading.Event()
-
-
-def long_stream(release: Release, name: str) -> str:
-    """`whole` where a stream of many tokens came to its end."""
-    BEGUN.clear()
+def long_stream(release: Release, name: str, begun: threading.Event) -> str:
+    """`whole` where a stream of many tokens came to its end; sets `begun` with the first."""
     body = {"model": name, "prompt": "Once", "max_tokens": 400, "stream": True, "ignore_eos": True}
     headers = {"authorization": f"Bearer {release.key}"}
     url = f"{release.url()}/v1/completions"
     with httpx.stream("POST", url, json=body, headers=headers, timeout=120, trust_env=False) as answer:
         answer.raise_for_status()
         for line in answer.iter_lines():
-            BEGUN.set()
+            begun.set()
             if line == "data: [DONE]":
                 return "whole"
     return "cut"

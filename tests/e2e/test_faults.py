@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.bed.machines import MachineError
 from tests.e2e.load import Load, under_load
 from tests.e2e.release import Release
 
@@ -166,9 +165,5 @@ def delete(release: Release, role: str) -> None:
 
 
 def head_is_back(release: Release, old: str) -> bool:
-    try:
-        heads = release.ready_pods("head")
-    except MachineError:
-        return False
-    names = {each["metadata"]["name"] for each in heads}
+    names = {each["metadata"]["name"] for each in release.ready_pods("head")}
     return bool(names - {old}) and release.condition("scl/default", "HeadReady").status == "True"

@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from tests.fixtures import models
+from tests.integration import tiny
 from tests.integration.platform import ROOT, free_port, wait_for
 from tradewind.compiler.compile import compile_resources
 from tradewind.compiler.documents import read_documents
@@ -36,26 +37,17 @@ TOKEN = "b8" * 32
 HASH_KEY = "c9" * 32
 POD = "default-pool-cpu-worker-x1"
 READY_S = 240.0
-RESOURCES = """
+RESOURCES = (
+    """
 apiVersion: tradewind.dev/v1alpha1
 kind: ServingCluster
 metadata: {{name: default}}
 spec:
   telemetry: {{engineMetrics: true}}
   gateway: {{metricsPort: {metrics}, endpoint: {{host: 127.0.0.1, port: {port}}}}}
----
-apiVersion: tradewind.dev/v1alpha1
-kind: ModelDeployment
-metadata: {{name: tiny}}
-spec:
-  source: {{uri: "file://{directory}"}}
-  engine: {{args: {{enforceEager: true, maxModelLen: 512, kvCacheMemoryBytes: 67108864}}}}
----
-apiVersion: tradewind.dev/v1alpha1
-kind: ModelRoute
-metadata: {{name: chat}}
-spec: {{model: chat, variants: [{{name: only, deployment: tiny}}]}}
 """
+    + tiny.RESOURCES
+)
 BROKEN = """
 ---
 apiVersion: tradewind.dev/v1alpha1
@@ -150,7 +142,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         try:
             wait_for(lambda: _answers(node), "Ray's API", READY_S)
             node.serve(RESOURCES)
-            wait_for(lambda: _ready(node), "gateway and engine", READY_S)
+            wait_for(lambda: tiny.all_ready(node.control), "gateway and engine", READY_S)
             wait_for(lambda: node.ask().status_code == 200, "an answer", 60)
             yield node
         finally:
@@ -176,12 +168,6 @@ def _answers(node: Node) -> bool:
         return node.control.applications() is not None
     except Exception:  # not there yet
         return False
-
-
-def _ready(node: Node) -> bool:
-    found = node.control.applications()
-    assert not any(app.failed for app in found.values()), found
-    return len(found) == 2 and all(app.ready for app in found.values())
 
 
 def test_every_line_is_an_object_that_says_when_how_bad_who_and_which_pod(node: Node) -> None:

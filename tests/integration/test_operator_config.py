@@ -18,6 +18,7 @@ import pytest
 from openai import AuthenticationError, OpenAI
 
 from tests.fixtures import models
+from tests.integration import tiny
 from tests.integration.operated import PORTS
 from tests.integration.platform import ROOT, wait_for
 from tradewind.api.key_hash import key_hash
@@ -34,31 +35,24 @@ KEY = "sk-operated-0123456789abcdef0123456789"
 HASH_KEY = "5f" * 32
 TOKEN = "e7" * 32
 READY_S = 240.0
-RESOURCES = """
+RESOURCES = (
+    """
 apiVersion: tradewind.dev/v1alpha1
 kind: ServingCluster
 metadata: {{name: default}}
 spec:
   gateway: {{metricsPort: 19464}}
   pools: {{cpu: {{cpus: 4, memory: 8Gi, maxNodes: 1}}}}
----
-apiVersion: tradewind.dev/v1alpha1
-kind: ModelDeployment
-metadata: {{name: tiny}}
-spec:
-  source: {{uri: "file://{directory}"}}
-  engine: {{args: {{enforceEager: true, maxModelLen: 512, kvCacheMemoryBytes: 67108864}}}}
----
-apiVersion: tradewind.dev/v1alpha1
-kind: ModelRoute
-metadata: {{name: chat}}
-spec: {{model: chat, variants: [{{name: only, deployment: tiny}}]}}
+"""
+    + tiny.RESOURCES
+    + """\
 ---
 apiVersion: tradewind.dev/v1alpha1
 kind: Tenant
 metadata: {{name: team}}
 spec: {{keys: [{{secret: {{name: team-key, key: key}}}}]}}
 """
+)
 
 
 def compiled() -> Compiled:
@@ -147,16 +141,10 @@ def _wait_until_ready(platform: Operated) -> None:
     assert platform.url, (platform.home / "log").read_text()
     control = platform.control()
     try:
-        wait_for(lambda: _all_ready(control), "both applications", READY_S)
+        wait_for(lambda: tiny.all_ready(control), "both applications", READY_S)
     finally:
         control.close()
     wait_for(lambda: platform.readiness().status_code == 200, "the engine in rotation", 60)
-
-
-def _all_ready(control: ServeControl) -> bool:
-    found = control.applications()
-    assert not any(app.failed for app in found.values()), found
-    return len(found) == 2 and all(app.ready for app in found.values())
 
 
 def test_a_tenant_whose_key_came_as_a_hash_is_answered(operated: Operated) -> None:

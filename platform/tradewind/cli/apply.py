@@ -38,20 +38,22 @@ class _Before:
 class _Deployed:
     """What Serve was given before."""
 
-    engines: Mapping[str, EngineSettings]
-    adapters: Mapping[str, tuple[AdapterSettings, ...]]
+    engines: Mapping[str, tuple[EngineSettings, tuple[AdapterSettings, ...]]]
 
     def changed(self, compiled: Compiled) -> list[str]:
         """Models for which new engines are needed."""
-        return [name for name, settings in compiled.engines.items() if self.engines.get(name) != settings]
+        return [name for name, settings in compiled.engines.items() if self._settings(name) != settings]
 
     def adapted(self, compiled: Compiled) -> list[str]:
         """Models whose running engines get other adapters, and nothing else."""
         return [
             name
             for name, adapters in compiled.adapters.items()
-            if self.engines.get(name) == compiled.engines[name] and self.adapters.get(name, ()) != adapters
+            if self._settings(name) == compiled.engines[name] and self.engines[name][1] != adapters
         ]
+
+    def _settings(self, name: str) -> EngineSettings | None:
+        return self.engines[name][0] if name in self.engines else None
 
 
 def apply(files: list[Path], timeout_s: float) -> None:
@@ -70,7 +72,7 @@ def apply(files: list[Path], timeout_s: float) -> None:
         control = control_of(run, state)
         try:
             before = control.applications()
-            old = _Deployed(control.engine_settings(), control.engine_adapters())
+            old = _Deployed(control.engines())
             changed = old.changed(compiled)
             fetch_weights(
                 {name: compiled.engines[name] for name in changed},

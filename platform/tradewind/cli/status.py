@@ -49,11 +49,7 @@ def _state(name: str, app: AppStatus | None) -> tuple[str, str]:
 
 def adapters_table(told: Mapping[str, Any]) -> Table | None:
     """One row per LoRA adapter, from a gateway's `/readyz`; None when there are none."""
-    rows = [
-        (f"{model}:{name}", at)
-        for model, entry in told.get("deployments", {}).items()
-        for name, at in entry.get("adapters", {}).items()
-    ]
+    rows = _adapters(told)
     if not rows:
         return None
     table = _table(("adapter", "replicas", "state", "message"), numbers_from=4)
@@ -72,11 +68,15 @@ def _adapter_state(at: Mapping[str, Any]) -> tuple[str, str]:
 
 def failed_adapters(told: Mapping[str, Any]) -> list[str]:
     """LoRA adapters that a replica cannot load, each with its reason."""
+    return [f"{name} ({at['message']})" for name, at in _adapters(told) if at["failed"]]
+
+
+def _adapters(told: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Each adapter as callers name it, with how many replicas have it."""
     return [
-        f"{model}:{name} ({at['message']})"
+        (f"{model}:{name}", at)
         for model, entry in told.get("deployments", {}).items()
         for name, at in entry.get("adapters", {}).items()
-        if at["failed"]
     ]
 
 

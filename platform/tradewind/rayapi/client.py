@@ -55,28 +55,20 @@ class ServeControl:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ControlError("Ray's API shows no gateway") from error
 
-    def engine_settings(self) -> dict[str, EngineSettings]:
-        """What every engine was given, by ModelDeployment."""
+    def engines(self) -> dict[str, tuple[EngineSettings, tuple[AdapterSettings, ...]]]:
+        """What every engine was given, and the LoRA adapters that it was given last, by ModelDeployment."""
         document = self._document()
         try:
-            return {
-                name: EngineSettings.model_validate(app["deployed_app_config"]["args"]["settings"])
-                for name, app in document["applications"].items()
-                if "settings" in ((app.get("deployed_app_config") or {}).get("args") or {})
+            configs = {
+                name: app.get("deployed_app_config") or {} for name, app in document["applications"].items()
             }
-        except (KeyError, TypeError, ValueError) as error:
-            raise ControlError("Ray's API shows engines of another version") from error
-
-    def engine_adapters(self) -> dict[str, tuple[AdapterSettings, ...]]:
-        """LoRA adapters that every engine was given last, by ModelDeployment."""
-        document = self._document()
-        try:
             return {
-                name: EngineLive.model_validate(
-                    app["deployed_app_config"]["deployments"][0].get("user_config") or {}
-                ).adapters
-                for name, app in document["applications"].items()
-                if "settings" in ((app.get("deployed_app_config") or {}).get("args") or {})
+                name: (
+                    EngineSettings.model_validate(config["args"]["settings"]),
+                    EngineLive.model_validate(config["deployments"][0].get("user_config") or {}).adapters,
+                )
+                for name, config in configs.items()
+                if "settings" in (config.get("args") or {})
             }
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ControlError("Ray's API shows engines of another version") from error

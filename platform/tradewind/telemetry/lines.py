@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from tradewind.telemetry.logs import timestamp
 from tradewind.telemetry.redaction import redact
 
 _MAX_TEXT: Final = 4_096
@@ -96,14 +97,10 @@ class LineFormat:
 
     def _written(self, record: Record) -> bytes:
         if "ts" not in record:
-            record = {"ts": self._now(), **record}
+            record = {"ts": timestamp(self._clock()), **record}
         for name, value in self._fields.items():
             record.setdefault(name, value)
         return _encode(record) + b"\n"
-
-    def _now(self) -> str:
-        now = self._clock()
-        return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03d}Z"
 
 
 class _Records:

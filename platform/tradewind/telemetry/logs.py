@@ -41,6 +41,12 @@ class RedactingFilter(logging.Filter):
         return True
 
 
+def timestamp(seconds: float) -> str:
+    """Seconds since the epoch as every line has them: UTC, to the millisecond."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
+
+
 class JsonFormatter(logging.Formatter):
     """One JSON object per record. Primitive values given in `extra` become members; `fields` are in each."""
 
@@ -49,9 +55,8 @@ class JsonFormatter(logging.Formatter):
         self._fixed = {"service": service, **fields}
 
     def format(self, record: logging.LogRecord) -> str:
-        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line: dict[str, object] = {
-            "ts": f"{seconds}.{int(record.msecs):03d}Z",
+            "ts": timestamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": redact(_message(record))[:_MAX_TEXT],
