@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -177,14 +177,17 @@ def read(model: type[ApiModel], data: dict[str, Any]) -> ApiModel | None:
         return None
 
 
+SEARCH = settings(
+    max_examples=20_000, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+)
+
+
 @pytest.mark.parametrize("model", COMPARED, ids=lambda model: model.__name__)
 def test_server_and_model_give_one_verdict(model: type[ApiModel]) -> None:
     schema = schema_of(model)
     found: set[bool] = set()
 
-    @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    @given(blocks(schema))
-    def compare(data: dict[str, Any]) -> None:
+    def verdicts_agree(data: dict[str, Any]) -> None:
         stored = admitted(data, schema)
         faults = schema_faults(stored, schema) or cel_faults(stored, schema)
         parsed = read(model, data)
@@ -192,9 +195,15 @@ def test_server_and_model_give_one_verdict(model: type[ApiModel]) -> None:
         assert read(model, stored) == parsed, "defaults changed the meaning"
         found.add(parsed is not None)
 
-    # Eighty cases of a small model can all be refused: rarely, but not never.
-    for _ in range(5):
-        compare()
-        if len(found) == 2:
-            break
+    @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(blocks(schema))
+    def compare(data: dict[str, Any]) -> None:
+        verdicts_agree(data)
+
+    compare()
+    # Of some models one block in sixty is good, and one run of Hypothesis may hold none: the missing kind is looked for.
+    if len(found) < 2:
+        verdicts_agree(
+            find(blocks(schema), lambda data: (read(model, data) is not None) not in found, settings=SEARCH)
+        )
     assert found == {True, False}, "the generated cases are all of one kind"
