@@ -151,6 +151,10 @@ class Platform:
 
     def engine_processes(self, deployment: str) -> list[psutil.Process]:
         """The Serve replica processes of one engine, and below them vLLM's own."""
+        return self.processes(f"ServeReplica:{deployment}:")
+
+    def processes(self, titled: str) -> list[psutil.Process]:
+        """Those of the platform with this in their title."""
         assert self.process is not None
         found = []
         for process in psutil.Process(self.process.pid).children(recursive=True):
@@ -158,7 +162,7 @@ class Platform:
                 title = " ".join(process.cmdline())
             except psutil.Error:
                 continue
-            if f"ServeReplica:{deployment}:" in title:
+            if titled in title:
                 found.append(process)
         return found
 

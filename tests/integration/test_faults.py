@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.integration.platform import Platform, wait_for
+from tradewind.rayapi.client import ControlError
 
 pytestmark = pytest.mark.engine
 
@@ -70,6 +71,29 @@ def _engine_cores(platform: Platform) -> list[psutil.Process]:
     return found
 
 
+def controllers(platform: Platform) -> list[psutil.Process]:
+    """Serve's, of which there is one unless it has just died."""
+    return platform.processes("ServeController")
+
+
+def replicas(platform: Platform) -> dict[str, int]:
+    """Process ids of the running replicas of all applications, by replica id; nothing unless all are well."""
+    control = platform.control()
+    try:
+        applications = control._request("GET").json()["applications"].values()
+    except ControlError:
+        return {}
+    finally:
+        control.close()
+    entries = [entry for app in applications for entry in app["deployments"].values()]
+    found = [each for entry in entries for each in entry["replicas"]]
+    if any(app["status"] != "RUNNING" for app in applications) or any(
+        each["state"] != "RUNNING" for each in found
+    ):
+        return {}
+    return {each["replica_id"]: each["pid"] for each in found}
+
+
 def answered_by(platform: Platform) -> str:
     with platform.http() as client:
         response = client.post("/v1/completions", json=BODY)
@@ -94,6 +118,16 @@ def test_a_dead_engine_process_costs_no_request_and_is_replaced(guarded: Platfor
     for _ in range(20):
         answered_by(guarded)
     wait_for(lambda: answered_by(guarded) == VICTIM, "the new engine in use", 180)
+
+
+def test_a_dead_controller_comes_back_to_the_replicas_that_there_were(guarded: Platform) -> None:
+    before, [controller] = replicas(guarded), controllers(guarded)
+    assert before
+    controller.kill()
+    wait_for(lambda: controllers(guarded) not in ([], [controller]), "another controller", 60)
+    wait_for(lambda: replicas(guarded), "every replica recovered", 120)
+    assert replicas(guarded) == before
+    assert answered_by(guarded) == VICTIM
 
 
 def test_a_stopped_engine_process_is_out_of_rotation_within_ten_seconds(guarded: Platform) -> None:

@@ -34,7 +34,7 @@ from tradewind.serve.discovery import Address, ReplicaDiscovery
 from tradewind.serve.replica_context import first_user_config
 from tradewind.telemetry import names
 from tradewind.telemetry.lines import LineFormat
-from tradewind.telemetry.logs import adopt_logger, setup_logging
+from tradewind.telemetry.logs import adopt_logger, keep_open, setup_logging
 from tradewind.telemetry.prometheus import ScrapeServer, start_scrape
 from tradewind.telemetry.setup import Tracing, gateway_collector, gateway_telemetry, setup_tracing
 
@@ -60,6 +60,7 @@ class EngineReplica:
         fields = {"model": self._settings.name, "replica": serve.get_replica_context().replica_id.unique_id}
         setup_logging("engine", fields=fields)
         _adopt_serve()
+        keep_open(SERVE_LOGGER)
         self._tracing = setup_tracing(names.ENGINE_SERVICE, instance=self._settings.name)
         engine = VLLMEngine(
             token=home.internal_token(), tracer_provider=self._tracing.provider, lines=LineFormat(fields)

@@ -156,6 +156,17 @@ def adopt_logger(name: str) -> None:
         logger.setLevel(logging.INFO)
 
 
+def keep_open(name: str) -> None:
+    """Let nobody close the handlers that a library's logger has now.
+
+    `logging.config.dictConfig`, by which vLLM sets up its own, closes every handler of the process. A Serve
+    controller that comes back asks each replica where its log file is, which one of them knows, and stops
+    a replica that cannot say.
+    """
+    for handler in logging.getLogger(name).handlers:
+        handler.close = handler.flush  # type: ignore[method-assign]
+
+
 def _is_console(handler: logging.Handler) -> bool:
     """Whether it is a plain StreamHandler to the console (a subclass has a purpose of its own)."""
     console = (sys.stderr, sys.stdout, sys.__stderr__, sys.__stdout__)

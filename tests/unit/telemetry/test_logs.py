@@ -3,14 +3,17 @@ from __future__ import annotations
 import io
 import json
 import logging
+import logging.handlers
 import sys
+import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.unit.telemetry.builders import CANARY
-from tradewind.telemetry.logs import JsonFormatter, RedactingFilter, adopt_logger, setup_logging
+from tradewind.telemetry.logs import JsonFormatter, RedactingFilter, adopt_logger, keep_open, setup_logging
 from tradewind.telemetry.redaction import redact
 
 
@@ -166,3 +169,16 @@ def test_redacting_filter_works_on_formatted_arguments() -> None:
     record = logging.makeLogRecord({"msg": "key %s", "args": ("sk-abcdefghijklmnop1234",)})
     assert RedactingFilter().filter(record)
     assert record.getMessage() == "key [redacted]"
+
+
+def test_a_handler_that_is_kept_open_knows_its_file_after_another_set_up(tmp_path: Path) -> None:
+    file = logging.FileHandler(tmp_path / "serve.log")
+    memory = logging.handlers.MemoryHandler(1, target=file)
+    logger = logging.getLogger("kept")
+    logger.addHandler(memory)
+    keep_open("kept")
+    # What dictConfig does to every handler of the process.
+    logging.shutdown([weakref.ref(memory), weakref.ref(file)])
+    logger.warning("goes on")
+    assert memory.target is file
+    assert (tmp_path / "serve.log").read_text() == "goes on\n"
