@@ -17,6 +17,8 @@ _CLUSTER: Final[Mapping[str, str]] = MappingProxyType(
         # `ray start` asks the GCS for its own node and gives up when it has not registered by then. Half a
         # minute, the default, is too short for a node whose CPUs are busy: its pod was killed and began anew.
         "RAY_raylet_start_wait_time_s": "300",
+        # The same for the node's agents, which are Python and start more slowly than what waits for them.
+        "RAY_agent_register_timeout_ms": "300000",
         # A worker whose head is away goes on with what it knows, for as long as a new head may take to come.
         "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
         # preStop hooks take a node away before SIGTERM. A second wait for the same would only keep the pod,

@@ -48,6 +48,14 @@ _NO_DEVICES: Final[Mapping[str, int]] = MappingProxyType({})
 _OBJECT_STORE: Final = Quantity(128 * 2**20)
 _SHARED: Final = Quantity(256 * 2**20)
 """Of head and gateways, for the object store; tokens do not pass through it."""
+_AGENT_PORTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "dashboard-agent-grpc-port": str(names.AGENT_GRPC_PORT),
+        "runtime-env-agent-port": str(names.RUNTIME_ENV_PORT),
+    }
+)
+"""Said, and not found out: Ray's node waits 15 seconds, which nothing changes, for agents that choose a port
+themselves, and then ends. The third such port is told by `tradewind.serve.agent_port`."""
 _IDENTITY_LABELS: Final = {"azure.workload.identity/use": "true"}
 """Azure's webhook gives its token to pods with this label only."""
 AUTOSCALER_LOGS: Final = scratch("ray-logs", "/tmp/ray", "8Gi")  # noqa: S108 - a volume
@@ -205,6 +213,7 @@ def _ray_start(*, cpus: str, devices: Mapping[str, int] = _NO_DEVICES) -> dict[s
         "num-cpus": cpus,
         "num-gpus": str(devices.get("GPU", 0)),
         "object-store-memory": str(int(_OBJECT_STORE)),
+        **_AGENT_PORTS,
         **({"resources": f"'{json.dumps(others)}'"} if others else {}),
     }
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import IO, Final
 
+from tradewind.serve.agent_port import tell_agent_port
 from tradewind.telemetry.lines import LineBuffer, LineFormat
 from tradewind.telemetry.logs import LEVEL
 
@@ -174,6 +175,7 @@ def run(command: str, given: Mapping[str, str], write: Callable[[bytes], object]
     assert process.stderr is not None
     reader = _Reader({"stdout": process.stdout, "stderr": process.stderr}, lines, output)
     output.put(own("info", "Ray starts on this node"))
+    threading.Thread(target=tell_agent_port, args=(process.pid, command), daemon=True).start()
     process.returncode = status = _wait(process.pid)
     reader.join(_DRAIN_S)
     # Told to end, Ray does so with status 1.
