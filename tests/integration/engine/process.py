@@ -42,6 +42,11 @@ class EngineProcess:
         answer = httpx.get(f"{self.url}/test/health", timeout=10)
         return answer.status_code, answer.text
 
+    def loras(self) -> list[int]:
+        """Numbers of the adapters that vLLM holds in memory."""
+        held: list[int] = httpx.get(f"{self.url}/test/loras", timeout=10).json()
+        return held
+
     def reconfigure(self, live: EngineLive) -> None:
         """What Serve does with a changed `user_config`."""
         answer = httpx.post(f"{self.url}/test/live", content=live.model_dump_json(), timeout=5)

@@ -2,14 +2,16 @@
 
     python serve_engine.py SETTINGS.json LIVE.json PORT SPANS.jsonl
 
-`<prefix>/v1/...` goes to the engine; `GET /test/health` answers 200, or 500 with the reason; `POST
-/test/live` hands it another EngineLive, as Serve's `reconfigure` does. Ends with code 3 and the cause on
+`<prefix>/v1/...` goes to the engine; `GET /test/health` answers 200, or 500 with the reason; `GET
+/test/loras` lists the adapters that vLLM holds; `POST /test/live` hands it another EngineLive, as Serve's
+`reconfigure` does. Ends with code 3 and the cause on
 the last line of stderr when the engine does not start.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import sys
@@ -55,8 +57,18 @@ class Replica:
             self._engine.set_adapters(live.adapters)
             await _answer(send, 200, "ok")
             return
+        if scope["type"] == "http" and scope["path"] == "/test/loras":
+            await _answer(send, 200, json.dumps(sorted(await self._held())))
+            return
         scope["root_path"] = scope.get("root_path", "") + PREFIX
         await self._engine.asgi(scope, receive, send)
+
+    async def _held(self) -> set[int]:
+        """Asked of vLLM itself, past everything of ours."""
+        assert self._engine._running is not None
+        assert self._engine._running.lora is not None
+        held: set[int] = await self._engine._running.lora._engine.list_loras()
+        return held
 
     async def _health(self, send: Send) -> None:
         status, body = 200, "ok"

@@ -163,9 +163,11 @@ def test_a_stream_that_has_begun_ends_with_the_adapter_that_left(engine: EngineP
         engine.reconfigure(live())
         wait_for(lambda: reports(engine) == {}, 30)
         logprobs(engine, "tiny")
+        assert len(engine.loras()) == 1
         events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
     assert events[-1]["choices"][0]["finish_reason"] == "length"
     assert not any("error" in event for event in events)
+    wait_for(lambda: engine.loras() == [], 30)
 
 
 def broken(directory: Path) -> dict[str, tuple[Path, str]]:
