@@ -24,6 +24,7 @@ ORDER = (
     "test_changes",
     "test_broken",
     "test_faults",
+    "test_heads",
     "test_release",
 )
 """One release serves all tests but the bed's own, which take nodes away; the last one uninstalls it."""

@@ -163,3 +163,14 @@ def under_load(url: str, key: str, *, model: str = "chat", rate: float = RATE) -
     finally:
         load.stop()
         say(load.summary())
+
+
+def nothing_lost(load: Load, *, may_fail: bool = False) -> None:
+    """Every request was answered; where `may_fail`, an error event may have ended streams that had begun.
+
+    Raises:
+        AssertionError: with what became of the others.
+    """
+    bad = [fate for fate in load.unhappy if not (may_fail and fate.what == "failed")]
+    assert bad == [], load.summary()
+    print(f"{load.told}; longest time without an answer {load.longest_gap_s():.1f} s")

@@ -51,6 +51,13 @@ class Pod:
             raise
         return True
 
+    def connects(self, address: str, port: int) -> bool:
+        """Whether a TCP connection from within is taken in two seconds."""
+        script = (
+            f"import socket\ns = socket.socket(); s.settimeout(2)\nprint(s.connect_ex(('{address}', {port})))"
+        )
+        return self.run("python3", "-c", script).strip() == "0"
+
     def delete(self) -> None:
         """Until it is gone."""
         self.site.kubectl("delete", f"--namespace={self.namespace}", "pod", self.name, "--grace-period=1")

@@ -18,10 +18,12 @@ from helm_python import Config
 
 from tests.e2e.bed.images import say
 from tests.e2e.bed.machines import MachineError
-from tests.e2e.bed.plan import ENGINE_LABEL
+from tests.e2e.bed.plan import ENGINE_LABEL, HOST
 from tests.e2e.forwards import Forwards, forwarding
+from tests.e2e.pods import Pod
 from tests.e2e.recorder import Record, recording
 from tests.e2e.site import Data, Site
+from tests.fakes.otlp import OtlpCollector, otlp_collector
 from tests.golden.chart.rendering import ROOT, copy_with_kuberay
 
 NAME = "tradewind"
@@ -29,6 +31,7 @@ NAMESPACE = "tradewind"
 KEY_SECRET = "tradewind-test-key"
 MODEL = ROOT / "examples" / "cluster-cpu.yaml"
 PORT = 8000
+OTLP_PORT = 4318
 IMAGES = {"operator": "operator", "gateway": "gateway", "engineCpu": "engine-cpu"}
 """Key of the chart's values to the image."""
 KEEP = "TRADEWIND_E2E_KEEP"
@@ -44,11 +47,13 @@ def values(site: Site) -> Data:
             "nodeSelector": {ENGINE_LABEL: "engines"},
             "tolerations": [{"key": ENGINE_LABEL, "operator": "Exists"}],
         }
+    otlp = {} if site.bed is None else {"otlp": {"endpoint": f"http://{HOST}:{OTLP_PORT}"}}
     spec = {"head": {"cpus": 0.5, "memory": "3Gi"}, "gateway": {"cpus": 0.5}, "pools": {"cpu": engines}}
     return {
         "kuberay": {"enabled": False},
         "allowedImages": [f"{site.image('engine-cpu').partition('/')[0]}/"],
         "cluster": {"spec": spec},
+        **otlp,
         **{key: {"image": _image(site.image(name))} for key, name in IMAGES.items()},
     }
 
@@ -91,6 +96,8 @@ class Release:
     chart: Path
     record: Record
     forwards: Forwards
+    collector: OtlpCollector | None
+    """What its pods export to; pods of a given cluster do not reach this machine."""
     namespace: str = NAMESPACE
 
     def kubectl(self, *arguments: str, given: str | None = None) -> str:
@@ -125,6 +132,10 @@ class Release:
     def ready_pods(self, role: str) -> list[Data]:
         """Those whose containers are all ready."""
         return [pod for pod in self.pods(role) if _is_ready(pod)]
+
+    def own_pod(self, role: str) -> Pod:
+        """One of them, to run something in."""
+        return Pod(self.site, self.namespace, self.ready_pods(role)[0]["metadata"]["name"])
 
     def wait_ready(self, what: str, timeout_s: int) -> None:
         """Until its condition Ready is true. Raises MachineError with how everything is."""
@@ -161,14 +172,16 @@ class Release:
             return [self.forwards.url(f"pod/{pod['metadata']['name']}", PORT) for pod in pods]
         return [f"http://{pod['status']['podIP']}:{PORT}" for pod in pods]
 
-    def ask(self, url: str = "", *, key: str = "", model: str = "chat", tokens: int = 4) -> httpx.Response:
+    def ask(
+        self, url: str = "", *, key: str = "", model: str = "chat", tokens: int = 4, **headers: str
+    ) -> httpx.Response:
         """One answer, whole. Raises httpx's HTTPError where there is none."""
         body = {
             "model": model,
             "max_tokens": tokens,
             "messages": [{"role": "user", "content": "What is the capital of France?"}],
         }
-        headers = {"authorization": f"Bearer {key or self.key}"}
+        headers = {"authorization": f"Bearer {key or self.key}", **headers}
         return httpx.post(
             f"{url or self.url()}/v1/chat/completions",
             json=body,
@@ -215,8 +228,13 @@ def installed(site: Site, folder: Path, phases: Phases) -> Iterator[Release]:
     try:
         if not kept:
             _install(site, helm, chart, phases)
-        with recording(site, NAMESPACE) as record, forwarding(site.kubectl, NAMESPACE) as forwards:
-            release = Release(site, helm, kept or f"tw-{secrets.token_hex(32)}", chart, record, forwards)
+        with (
+            recording(site, NAMESPACE) as record,
+            forwarding(site.kubectl, NAMESPACE) as forwards,
+            _collecting(site) as collector,
+        ):
+            key = kept or f"tw-{secrets.token_hex(32)}"
+            release = Release(site, helm, key, chart, record, forwards, collector)
             if not kept:
                 secret = ("create", "secret", "generic", KEY_SECRET, f"--from-literal=key={release.key}")
                 release.kubectl(*secret)
@@ -224,6 +242,15 @@ def installed(site: Site, folder: Path, phases: Phases) -> Iterator[Release]:
     finally:
         if not keep:
             _take_away(site, helm)
+
+
+@contextmanager
+def _collecting(site: Site) -> Iterator[OtlpCollector | None]:
+    if site.bed is None:
+        yield None
+    else:
+        with otlp_collector(HOST, OTLP_PORT) as collector:
+            yield collector
 
 
 def _install(site: Site, helm: Config, chart: Path, phases: Phases) -> None:

@@ -45,21 +45,28 @@ def test_an_engine_that_needs_more_memory_than_it_has_says_so(release: Release) 
 def test_a_gated_source_says_what_is_missing(release: Release) -> None:
     release.site.own()  # pods of another cluster do not reach this machine
     gated = {"acme/gated": Repository({"config.json": b"{}"}, gated=True)}
+    engine = release.own_pod("engine")
     with FakeHub(gated, address=HOST) as hub:
+        port = int(hub.url.rpartition(":")[2])
+        # The network policy lets engines go where a model comes from, and as long as there is one.
+        assert not engine.connects(HOST, port)
         source = {"uri": "hf://acme/gated", "endpoint": hub.url}
         with applied(release, model("gated", source=source)):
             said = says(release, "gated", "Ready", failed, FAILS_S)
             assert "gated" in said.message
             assert "tokenSecret" in said.message
+            assert engine.connects(HOST, port)
+        release.wait("the port is closed again", lambda: not engine.connects(HOST, port), 15)
     serves(release)
 
 
 def test_an_image_that_is_not_there_is_named(release: Release) -> None:
     cluster = release.get("scl/default")["spec"]["pools"]
-    odd = {**cluster["cpu"], "engineImage": "localhost/not-there:e2e"}
+    # Small enough for the room beside the engine that serves, and beside one that idles.
+    odd = {**cluster["cpu"], "cpus": 0.2, "memory": "1Gi", "engineImage": "localhost/not-there:e2e"}
     release.patch("scl/default", {"spec": {"pools": {"odd": odd}}})
     try:
-        with applied(release, model("image", resources={"cpus": 1, "memory": "3Gi", "pool": "odd"})):
+        with applied(release, model("image", resources={"cpus": 0.2, "memory": "1Gi", "pool": "odd"})):
             said = says(release, "image", "Ready", lambda found: "not-there" in found.message, 120)
             assert said.status == "False"
             serves(release)

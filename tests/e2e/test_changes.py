@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import secrets
 import threading
 import time
-from collections.abc import Callable
 
 import httpx
 import pytest
 
+from tests.e2e.effect import UNAUTHORIZED, revoked_s, status_of, tenant, time_until, weight_s
 from tests.e2e.load import under_load
-from tests.e2e.models import API, applied, fails, model
+from tests.e2e.models import applied, fails, model
 from tests.e2e.release import Release
 
 pytestmark = pytest.mark.e2e
 SOON_S = 3.0
 """How long a weight or a revoked key may take to be in force in every gateway."""
-UNAUTHORIZED = 401
 
 
 def test_a_weight_is_in_force_within_seconds(release: Release) -> None:
@@ -27,6 +25,18 @@ def test_a_weight_is_in_force_within_seconds(release: Release) -> None:
 
 def test_a_revoked_key_opens_nothing_within_seconds(release: Release) -> None:
     assert revoked_s(release) < SOON_S
+
+
+def test_a_key_that_is_replaced_in_its_secret_is_within_seconds(release: Release) -> None:
+    urls = release.gateways()
+    with tenant(release) as team:
+        other = secrets.token_hex(32)
+        release.apply(team.secret(other))
+        took = time_until(lambda url: status_of(release, url, other) == httpx.codes.OK, urls)
+        took += time_until(lambda url: status_of(release, url, team.key) == UNAUTHORIZED, urls)
+        assert all(status_of(release, url, team.kept) == httpx.codes.OK for url in urls)
+    print(f"key replaced after {took:.2f} s")
+    assert took < SOON_S
 
 
 def test_both_are_while_another_model_fails(release: Release) -> None:
@@ -103,55 +113,6 @@ def long_stream(release: Release, name: str, begun: threading.Event) -> str:
             if line == "data: [DONE]":
                 return "whole"
     return "cut"
-
-
-def weight_s(release: Release) -> float:
-    """Seconds from a patch that gives all of `chat` to another variant until every gateway does."""
-    control, other = {"name": "control", "deployment": "smollm2"}, f"v{secrets.token_hex(3)}"
-    moved = {"name": other, "deployment": "smollm2", "weight": 1}
-    urls = release.gateways()
-    assert len(urls) == 2
-    release.patch("mr/chat", {"spec": {"variants": [{**control, "weight": 0}, moved]}})
-    took = time_until(lambda url: variant(release, url) == other, urls)
-    release.patch("mr/chat", {"spec": {"variants": [control]}})
-    time_until(lambda url: variant(release, url) == "control", urls)
-    print(f"weight in force after {took:.2f} s")
-    return took
-
-
-def revoked_s(release: Release) -> float:
-    """Seconds from a patch that takes a key out of a Tenant until no gateway takes it."""
-    name, kept, key = f"t{secrets.token_hex(3)}", secrets.token_hex(32), secrets.token_hex(32)
-    urls = release.gateways()
-    assert len(urls) == 2
-    references = [{"secret": {"name": name, "key": each}} for each in ("kept", "revoked")]
-    tenant = {"apiVersion": API, "kind": "Tenant", "metadata": {"name": name}, "spec": {"keys": references}}
-    data = {
-        "kept": base64.b64encode(kept.encode()).decode(),
-        "revoked": base64.b64encode(key.encode()).decode(),
-    }
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
-    with applied(release, secret, tenant):
-        time_until(lambda url: release.ask(url, key=key, tokens=1).status_code == httpx.codes.OK, urls)
-        release.patch(f"tn/{name}", {"spec": {"keys": references[:1]}})
-        took = time_until(lambda url: release.ask(url, key=key, tokens=1).status_code == UNAUTHORIZED, urls)
-        assert all(release.ask(url, key=kept, tokens=1).status_code == httpx.codes.OK for url in urls)
-    print(f"key revoked after {took:.2f} s")
-    return took
-
-
-def time_until(true: Callable[[str], bool], urls: list[str], timeout_s: float = 30.0) -> float:
-    """Seconds until it is true of every URL. Raises AssertionError."""
-    started = time.monotonic()
-    for url in urls:
-        while not true(url):
-            assert time.monotonic() - started < timeout_s, f"not within {timeout_s:.0f} s at {url}"
-    return time.monotonic() - started
-
-
-def variant(release: Release, url: str) -> str:
-    """The variant of `chat` that a gateway chose."""
-    return release.ask(url, tokens=1).headers.get("x-tradewind-variant", "")
 
 
 def upgrade_reason(release: Release) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.load import Load, under_load
+from tests.e2e.load import nothing_lost, under_load
 from tests.e2e.release import Release
 
 pytestmark = pytest.mark.e2e
@@ -64,21 +64,6 @@ def test_a_killed_engine_costs_the_streams_that_it_had_and_tells_them(release: R
         release.wait("another engine", lambda: ready_replicas(release) == 2, 300)
         load.until(AFTER)
     nothing_lost(load, may_fail=True)
-
-
-def test_a_lost_head_costs_nothing_and_status_tells(release: Release) -> None:
-    (head,) = release.ready_pods("head")
-    with under_load(release.url(), release.key) as load:
-        release.kubectl("delete", f"pod/{head['metadata']['name']}", "--grace-period=0", "--force")
-        told = release.wait(
-            "status tells", lambda: release.condition("scl/default", "HeadReady").status != "True", 30
-        )
-        print(f"status tells after {told:.1f} s")
-        back = release.wait("the head", lambda: head_is_back(release, head["metadata"]["name"]), 240)
-        print(f"another head answers after {told + back:.1f} s")
-        load.until(AFTER)
-    nothing_lost(load)
-    assert told < 10
 
 
 def test_a_drained_node_costs_nothing(release: Release) -> None:
@@ -140,13 +125,6 @@ def test_a_kuberay_that_is_down_costs_nothing(release: Release) -> None:
     nothing_lost(load)
 
 
-def nothing_lost(load: Load, *, may_fail: bool = False) -> None:
-    """Every request was answered; where `may_fail`, an error event may have ended streams that had begun."""
-    bad = [fate for fate in load.unhappy if not (may_fail and fate.what == "failed")]
-    assert bad == [], load.summary()
-    print(f"{load.told}; longest time without an answer {load.longest_gap_s():.1f} s")
-
-
 def ready_replicas(release: Release) -> int:
     """Of the model, as its status has them."""
     return int(release.get("md/smollm2").get("status", {}).get("readyReplicas", 0))
@@ -162,8 +140,3 @@ def delete(release: Release, role: str) -> None:
     """Take one pod away as a person would, without waiting for it."""
     (victim, *_) = release.ready_pods(role)
     release.kubectl("delete", f"pod/{victim['metadata']['name']}", "--wait=false")
-
-
-def head_is_back(release: Release, old: str) -> bool:
-    names = {each["metadata"]["name"] for each in release.ready_pods("head")}
-    return bool(names - {old}) and release.condition("scl/default", "HeadReady").status == "True"

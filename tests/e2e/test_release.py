@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 from helm_python.errors import HelmError
 
+from tests.e2e.effect import weight_s
 from tests.e2e.load import under_load
 from tests.e2e.release import NAME, NAMESPACE, Release, values
 from tests.e2e.site import Data
 
 pytestmark = pytest.mark.e2e
+TAKES_OVER_S = 20.0
+"""How long a change may wait for the operator that follows, while both of two are replaced."""
 
 
 def test_helm_test_asks_and_is_answered(release: Release) -> None:
@@ -19,7 +22,7 @@ def test_helm_test_asks_and_is_answered(release: Release) -> None:
 def test_an_upgrade_and_a_rollback_cost_nothing(release: Release) -> None:
     served = release.get("rayclusters")["items"]
     with under_load(release.url(), release.key) as load:
-        release.helm.upgrade(NAME, release.chart, changed(release))
+        release.helm.upgrade(release.chart, NAME, changed(release))
         rolled_out(release)
         release.wait("the new limit is in force", lambda: max_tokens(release) == 64, 60)
         load.until(10)
@@ -31,12 +34,22 @@ def test_an_upgrade_and_a_rollback_cost_nothing(release: Release) -> None:
     assert names(release.get("rayclusters")["items"]) == names(served)
 
 
+def test_a_weight_is_in_force_soon_while_the_operator_is_replaced(release: Release) -> None:
+    release.helm.upgrade(release.chart, NAME, changed(release))
+    release.kubectl("rollout", "restart", "deployment/tradewind-operator")
+    took = [weight_s(release) for _ in range(5)]
+    rolled_out(release)
+    release.helm.rollback(NAME)
+    rolled_out(release)
+    assert max(took) < TAKES_OVER_S
+
+
 def test_a_failed_revision_is_mended_by_the_next(release: Release) -> None:
     wrong = values(release.site)
     wrong["cluster"]["spec"]["limits"] = {"maxTokens": -1}
     with pytest.raises(HelmError, match="maxTokens"):
-        release.helm.upgrade(NAME, release.chart, wrong)
-    release.helm.upgrade(NAME, release.chart, changed(release))
+        release.helm.upgrade(release.chart, NAME, wrong)
+    release.helm.upgrade(release.chart, NAME, changed(release))
     release.wait("the next revision is in force", lambda: max_tokens(release) == 64, 60)
 
 

@@ -177,17 +177,17 @@ def _handler(collector: OtlpCollector) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def otlp_collector() -> Iterator[OtlpCollector]:
-    """A collector on two free ports, for the duration of the block."""
+def otlp_collector(address: str = "127.0.0.1", http_port: int = 0) -> Iterator[OtlpCollector]:
+    """A collector for the duration of the block; on two free ports, unless one is given."""
     collector = OtlpCollector()
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Traces(collector), server)
     metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Metrics(collector), server)
-    collector.grpc_endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    collector.grpc_endpoint = f"http://{address}:{server.add_insecure_port(f'{address}:0')}"
     server.start()
-    web = ThreadingHTTPServer(("127.0.0.1", 0), _handler(collector))
+    web = ThreadingHTTPServer((address, http_port), _handler(collector))
     web.daemon_threads = True
-    collector.http_endpoint = f"http://127.0.0.1:{web.server_address[1]}"
+    collector.http_endpoint = f"http://{address}:{web.server_address[1]}"
     thread = threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

@@ -1,0 +1,144 @@
+"""The head is lost, with its state on a volume and in Redis; one Ray cluster follows another under load."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.e2e import pods
+from tests.e2e.load import nothing_lost, under_load
+from tests.e2e.pods import Pod
+from tests.e2e.release import Release
+from tests.e2e.site import Data, Site
+
+pytestmark = pytest.mark.e2e
+AFTER = 30
+"""Answers that are waited for once a head is back."""
+SILENT_S = 12
+"""How long no answer may end around a lost head: a busy machine's pause, and no engine's start."""
+NEXT_CLUSTER_S = 400
+PASSWORD_SECRET = "redis-password"
+
+
+@dataclass(frozen=True)
+class Redis:
+    """A Redis that asks for a password."""
+
+    pod: Pod
+    password: str
+
+    @property
+    def backend(self) -> Data:
+        """`gcsFaultTolerance` with it."""
+        address = f"redis.{self.pod.namespace}.svc:6379"
+        password = {"name": PASSWORD_SECRET, "key": "password"}
+        return {"backend": "redis", "redis": {"address": address, "password": password}}
+
+    def keys(self) -> int:
+        """How many it holds."""
+        return int(self.pod.run("redis-cli", "--no-auth-warning", "-a", self.password, "dbsize"))
+
+
+@pytest.fixture(scope="module")
+def redis(release: Release) -> Iterator[Redis]:
+    """In a namespace of its own; the release's has the password."""
+    # A way through kubectl, as to another cluster, would end with the gateways that it leads to.
+    release.site.own()
+    password = secrets.token_hex(16)
+    stored = {"metadata": {"name": PASSWORD_SECRET}, "stringData": {"password": password}}
+    with release.site.namespace() as namespace:
+        release.apply({"apiVersion": "v1", "kind": "Secret", **stored})
+        yield Redis(start_redis(release.site, namespace, password), password)
+        release.kubectl("delete", "secret", PASSWORD_SECRET)
+
+
+def start_redis(site: Site, namespace: str, password: str) -> Pod:
+    """A pod and its Service."""
+    script = f"exec redis-server --requirepass {password} --save '' --dir /tmp"
+    content = pods.manifest(site, "redis", script)
+    content["spec"]["containers"][0]["image"] = site.image("redis")
+    ports = [{"port": 6379}]
+    service = {"metadata": {"name": "redis"}, "spec": {"selector": {"app": "redis"}, "ports": ports}}
+    pods.create(site, namespace, {"apiVersion": "v1", "kind": "Service", **service})
+    pods.create(site, namespace, content)
+    site.kubectl("wait", "--for=condition=Ready", "--timeout=60s", "pod/redis", f"--namespace={namespace}")
+    return Pod(site, namespace, "redis")
+
+
+@pytest.fixture(autouse=True)
+def whole(release: Release) -> None:
+    """One Ray cluster, and everything in it as it should be."""
+    release.wait("one Ray cluster", lambda: len(ray_clusters(release)) == 1, 120)
+    release.wait("its gateways", lambda: len(release.ready_pods("gateway")) == 2, 180)
+    release.wait("the model", lambda: release.condition("md/smollm2").status == "True", 180)
+    release.wait("the head", lambda: release.condition("scl/default", "HeadReady").status == "True", 120)
+
+
+def test_a_lost_head_with_a_volume_costs_nothing_and_status_tells(release: Release) -> None:
+    lose_head(release)
+
+
+def test_an_approved_move_to_redis_costs_nothing(release: Release, redis: Redis) -> None:
+    move(release, redis.backend)
+    assert redis.keys() > 0
+
+
+def test_a_lost_head_with_redis_costs_nothing_and_status_tells(release: Release, redis: Redis) -> None:
+    assert redis.keys() > 0
+    lose_head(release)
+
+
+def test_redis_is_cleared_once_no_ray_cluster_uses_it(release: Release, redis: Redis) -> None:
+    move(release, {"backend": "rocksdb", "redis": None})
+    release.wait("Redis is empty", lambda: redis.keys() == 0, 120)
+
+
+def lose_head(release: Release) -> None:
+    """Under load; nothing is lost, and status tells within ten seconds."""
+    (head,) = release.ready_pods("head")
+    name = head["metadata"]["name"]
+    with under_load(release.url(), release.key) as load:
+        release.kubectl("delete", f"pod/{name}", "--grace-period=0", "--force")
+        told = release.wait("status tells", lambda: head_ready(release) != "True", 30)
+        print(f"status tells after {told:.1f} s")
+        back = release.wait("the head", lambda: head_is_back(release, name), 240)
+        print(f"another head answers after {told + back:.1f} s")
+        load.until(AFTER)
+    nothing_lost(load)
+    assert told < 10
+    # An engine that the new controller does not know again is started anew, which takes longer.
+    assert load.longest_gap_s() < SILENT_S
+
+
+def move(release: Release, fault_tolerance: Data) -> None:
+    """To a Ray cluster that keeps its state elsewhere, approved and under load."""
+    before = ray_clusters(release)
+    approval = {"metadata": {"annotations": {"tradewind.dev/approve-upgrade": "true"}}}
+    with under_load(release.url(), release.key) as load:
+        release.patch("scl/default", {**approval, "spec": {"gcsFaultTolerance": fault_tolerance}})
+        took = release.wait("the next Ray cluster alone", lambda: has_moved(release, before), NEXT_CLUSTER_S)
+        print(f"the next Ray cluster serves alone after {took:.1f} s")
+        load.until(AFTER)
+    release.patch("scl/default", {"metadata": {"annotations": {"tradewind.dev/approve-upgrade": None}}})
+    nothing_lost(load)
+
+
+def has_moved(release: Release, before: set[str]) -> bool:
+    now = ray_clusters(release)
+    return len(now) == 1 and not now & before
+
+
+def ray_clusters(release: Release) -> set[str]:
+    return {each["metadata"]["name"] for each in release.get("rayclusters")["items"]}
+
+
+def head_ready(release: Release) -> str:
+    return release.condition("scl/default", "HeadReady").status
+
+
+def head_is_back(release: Release, old: str) -> bool:
+    names = {each["metadata"]["name"] for each in release.ready_pods("head")}
+    return bool(names - {old}) and head_ready(release) == "True"
