@@ -113,6 +113,8 @@ def test_every_file_that_a_step_names_is_there(workflow: str, name: str, job: di
 
 def test_changes_pass_what_a_developer_runs() -> None:
     assert "bash .ci/run" in [step.get("run") for step in job_of("ci", "check")["steps"]]
+    # Which leaves the real cluster to a job that has one.
+    assert "make e2e" in [step.get("run") for step in job_of("ci", "cluster")["steps"]]
 
 
 def test_a_release_passes_it_too_before_anything_is_published() -> None:
