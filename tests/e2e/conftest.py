@@ -33,7 +33,8 @@ ORDER = (
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files in the order of a release's life."""
-    items.sort(key=lambda item: ORDER.index(item.path.stem) if item.path.stem in ORDER else -1)
+    files = [HERE / f"{stem}.py" for stem in ORDER]
+    items.sort(key=lambda item: files.index(item.path) if item.path in files else -1)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

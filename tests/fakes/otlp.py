@@ -109,16 +109,21 @@ class OtlpCollector:
 
     def last_metrics(self) -> dict[str, Metric]:
         """Metrics of the latest export, by name."""
-        return {
-            metric.name: metric
-            for resource in self.metrics[-1].resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        }
+        return metrics_of(self.metrics[-1])
 
     def raw(self) -> bytes:
         """All that was received, to look for what must not be in it."""
         return b"".join(request.SerializeToString() for request in [*self.traces, *self.metrics])
+
+
+def metrics_of(request: MetricsRequest) -> dict[str, Metric]:
+    """Metrics of one export, by name."""
+    return {
+        metric.name: metric
+        for resource in request.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
 
 
 class _Traces(trace_service_pb2_grpc.TraceServiceServicer):

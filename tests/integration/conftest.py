@@ -13,6 +13,8 @@ from tests.integration.platform import QUICKSTART, Platform, free_port
 
 ARCHITECTURES = {"tiny-llama": models.llama, "tiny-mistral": models.mistral, "tiny-deepseek": models.deepseek}
 
+LAST = Path(__file__).with_name("test_faults.py")
+
 DEPLOYMENT = """
 ---
 apiVersion: tradewind.dev/v1alpha1
@@ -29,6 +31,12 @@ spec:
 def deployment(name: str, directory: Path, task: str = "generate") -> str:
     """Manifest of a tiny model."""
     return DEPLOYMENT.format(name=name, directory=directory, task=task)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever kills engines comes last: a start takes most of a minute, and nobody needs that one."""
+    items.sort(key=lambda item: item.path == LAST)
 
 
 @pytest.fixture(scope="session")

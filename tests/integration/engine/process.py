@@ -89,7 +89,6 @@ def launch(settings: EngineSettings, directory: Path, live: EngineLive | None = 
         **os.environ,
         "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
         "TRADEWIND_HOME": str(directory / "home"),
-        "TRADEWIND_CACHE": str(directory / "cache"),
         "TRADEWIND_INTERNAL_TOKEN": TOKEN,
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9",
     }

@@ -245,3 +245,11 @@ def test_more_adapters_than_a_batch_may_mix_take_turns(engine: EngineProcess) ->
     for thread in threads:
         thread.join()
     assert all(close(alone[name], answers[name]) for name in names)
+
+
+def test_a_killed_replica_leaves_no_engine_behind(engine: EngineProcess) -> None:
+    """The last test: it takes the engine that the others had, for a start takes most of a minute."""
+    core = engine.engine_core()
+    engine.process.kill()
+    engine.process.wait()
+    wait_for(lambda: not core.is_running(), 5)
