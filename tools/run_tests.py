@@ -1,13 +1,15 @@
 """Run every test: those that need nothing in parallel, then those marked `cluster`, then `engine`.
 
-The marked ones share a Kubernetes API server or engines that are started once per session and fill the
-machine, so they run alone, in one process. All runs happen even if one fails. Arguments are handed to pytest
+Each process with tests marked `cluster` starts a Kubernetes API server once. What measures time or memory
+there runs alone, the rest in two processes. Engines are started once per session and fill the machine, so
+those marked `engine` run in one process. All runs happen even if one fails. Arguments are handed to pytest
 in each. The last line counts all together; exit code 0 or 1. A stage that was skipped whole, as where
 Kubernetes cannot be had, is told loudly before it.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,21 +21,36 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parent.parent
 NO_TESTS = 5
 """pytest's exit code when a selection is empty: fine for a run among others."""
+KUBECONFIGS = ("KUBECONFIG", "TRADEWIND_TEST_KUBECONFIG")
+TWO = ("-n", "2")
 STAGES = {
     "without engines, in parallel": (
         "-m",
         "not engine and not cluster and not e2e",
-        "-n",
-        "2",
-        "--dist",
-        "worksteal",
+        *TWO,
+        "--dist=worksteal",
     ),
     # One API server for all of them; its first start on a machine builds it. Where that cannot be, it is
     # skipped, and with CI set it fails.
-    "on a real Kubernetes API server": ("-m", "cluster", "--timeout", "300", "--durations", "15"),
+    "on a real Kubernetes API server, alone": (
+        *("-m", "cluster and alone", "-o", "testpaths=tests/cluster"),
+        *("--timeout", "300", "--durations", "5"),
+    ),
+    # An API server for each of two processes; a file's tests share what they set up. A cluster that was given
+    # is one for all, and so are the definitions that tests put there and take away.
+    "on a real Kubernetes API server": (
+        *("-m", "cluster and not alone", "-o", "testpaths=tests/cluster"),
+        *("--timeout", "300", "--durations", "15"),
+        *(() if any(map(os.environ.get, KUBECONFIGS)) else TWO),
+        *("--dist=loadfile", "--no-loadscope-reorder"),
+    ),
     # An engine test's first fixture starts vLLM: minutes on two cores, where other tests get seconds.
-    "with real engines": ("-m", "engine", "--timeout", "900", "--durations", "15"),
+    "with real engines": (
+        *("-m", "engine", "-o", "testpaths=tests/integration tests/bench"),
+        *("--timeout", "900", "--durations", "15"),
+    ),
 }
+"""Arguments of pytest. Where all tests of a stage are in some folders, the others are not read for it."""
 
 
 def counts(report: Path) -> Counter[str]:

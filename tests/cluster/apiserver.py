@@ -45,6 +45,7 @@ class LocalServer(Cluster):
         self._binaries, self._home = binaries, home
         self._programs = Programs(home)
         self._authority = Authority(home)
+        self._audit = audit.Log(home / "audit.log")
         self._users: dict[tuple[str, tuple[str, ...]], Path] = {}
         self._port, self._etcd_port = free_port(), free_port()
         self._api: Program | None = None
@@ -80,7 +81,7 @@ class LocalServer(Cluster):
 
     def audit(self, user: str, *, denied: bool = False) -> list[audit.Call]:
         """See Cluster."""
-        return audit.calls(self._home / "audit.log", user, denied=denied)
+        return self._audit.calls(user, denied=denied)
 
     def stop_api(self) -> None:
         """See Cluster. The controller manager stays and comes back by itself."""
@@ -173,7 +174,7 @@ class LocalServer(Cluster):
             "service-account-key-file": account_key,
             "service-account-signing-key-file": account_key,
             "audit-policy-file": self._home / "audit-policy.yaml",
-            "audit-log-path": self._home / "audit.log",
+            "audit-log-path": self._audit.path,
             # In megabytes: one file for the whole session.
             "audit-log-maxsize": 4096,
             "allow-privileged": "true",

@@ -30,28 +30,36 @@ class Call(NamedTuple):
     name: str
 
 
-def calls(log: Path, user: str, *, denied: bool = False) -> list[Call]:
-    """Requests of `user` in order, each once; with `denied`, only those that authorization refused."""
-    seen: set[str] = set()
-    found = []
-    for event in _events(log):
-        refused = event.get("annotations", {}).get(DECISION) == "forbid"
-        if event["user"].get("username") != user or event["auditID"] in seen or (denied and not refused):
-            continue
-        # A watch is written twice: when it starts and when it ends.
-        seen.add(event["auditID"])
-        found.append(_call(event))
-    return found
+class Log:
+    """The audit log at `path`, of which every line is read once: some tests ask ten times a second."""
 
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read = 0
+        self._seen: set[str] = set()
+        self._calls: dict[str, list[tuple[Call, bool]]] = {}
+        """By user, each with whether it was refused."""
 
-def _events(log: Path) -> Iterator[dict[str, Any]]:
-    """Events of whole lines: the server may be in the middle of writing the last."""
-    if not log.exists():
-        return
-    with log.open() as lines:
-        for line in lines:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    def calls(self, user: str, *, denied: bool = False) -> list[Call]:
+        """Requests of `user` in order, each once; with `denied`, only those that authorization refused."""
+        for event in self._more():
+            # A watch is written twice: when it starts and when it ends.
+            if event["auditID"] not in self._seen:
+                self._seen.add(event["auditID"])
+                refused = event.get("annotations", {}).get(DECISION) == "forbid"
+                self._calls.setdefault(event["user"].get("username"), []).append((_call(event), refused))
+        return [call for call, refused in self._calls.get(user, ()) if refused or not denied]
+
+    def _more(self) -> Iterator[dict[str, Any]]:
+        """Events of whole lines since the last time: the server may be in the middle of writing one."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as log:
+            log.seek(self._read)
+            for line in log:
+                if line.endswith(b"\n"):
+                    self._read += len(line)
+                    yield json.loads(line)
 
 
 def _call(event: dict[str, Any]) -> Call:

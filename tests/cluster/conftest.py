@@ -25,6 +25,18 @@ UNOBTAINABLE = pytest.StashKey[cluster_binaries.BinariesError]()
 """Why there are no programs: found out once, told by every test that needs them."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that are allowed most time first: of two processes neither should wait long for the other."""
+    items.sort(key=lambda item: -_allowed_s(item) if item.path.is_relative_to(HERE) else 0)
+
+
+def _allowed_s(item: pytest.Item) -> float:
+    """What the file of a test says that each of its tests may take; 0 where it says nothing."""
+    module = item.getparent(pytest.Module)
+    limit = module.get_closest_marker("timeout") if module is not None else None
+    return float(limit.args[0]) if limit is not None else 0.0
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Have the programs ready when a test of this folder is going to run."""
     ours = any(item.path.is_relative_to(HERE) for item in session.items)

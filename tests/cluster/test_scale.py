@@ -22,7 +22,7 @@ from tests.cluster.life import cluster, model, route, secret, tenant
 from tests.cluster.objects import Objects, wait_for
 from tests.cluster.operated import Operator, Site, install, site
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.alone, pytest.mark.timeout(240)]
 
 MODELS, ROUTES = 1_000, 500
 CLUSTER = "default"

@@ -152,7 +152,7 @@ def test_a_pod_is_who_its_service_account_says_and_the_audit_log_knows(
     )
     with pytest.raises(MachineError, match="403"):
         client.run("python3", "-c", script)
-    refused = audit.calls(bed.home.audit_log, f"system:serviceaccount:{place}:default", denied=True)
+    refused = audit.Log(bed.home.audit_log).calls(f"system:serviceaccount:{place}:default", denied=True)
     assert audit.Call("list", "", "secrets", "", place, "") in refused
 
 

@@ -1,4 +1,4 @@
-"""`make test` says what did not run."""
+"""`make test` leaves nothing out, and says what did not run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.run_tests import counts, not_run
+from tools.run_tests import ROOT, STAGES, counts, not_run
 
 TITLE = "on a real Kubernetes API server"
 PASSED, FAILED = "<testcase/>", "<testcase><failure message='no'/></testcase>"
@@ -42,3 +42,24 @@ def test_a_stage_of_which_something_ran_is_not(
 
 def test_a_stage_that_wrote_no_report_is_told_by_its_exit_code(tmp_path: Path) -> None:
     assert not_run(TITLE, tmp_path / "none.xml") == ""
+
+
+def folders(mark: str) -> set[str]:
+    """Where the stages for tests with this mark look, each from the root of the checkout."""
+    given = [stage for stage in STAGES.values() if stage[stage.index("-m") + 1].split()[0] == mark]
+    assert given
+    paths = [
+        option.removeprefix("testpaths=") for stage in given for option in stage if "testpaths" in option
+    ]
+    assert len(paths) == len(given)
+    return {folder for each in paths for folder in each.split()}
+
+
+@pytest.mark.parametrize("mark", ["cluster", "engine"])
+def test_every_marked_test_is_where_its_stage_looks(mark: str) -> None:
+    marked = [
+        file for file in (ROOT / "tests").rglob("test_*.py") if f"pytest.mark.{mark}" in file.read_text()
+    ]
+    assert len(marked) > 5
+    for file in marked:
+        assert any(file.is_relative_to(ROOT / folder) for folder in folders(mark)), file
