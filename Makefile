@@ -12,6 +12,8 @@ ARGS   ?=
 .PHONY: help up test e2e cluster-up cluster-down check format bench chart lock clean distclean env env-dev python
 .PHONY: check-lint check-format check-types check-layers check-generated check-locks
 MAKEFLAGS += --no-print-directory
+# Images for containers often set it, and then each of an engine's two processes compiles 10 s of Python anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## what can be made
 	@echo "make up        set up everything and serve two models on http://localhost:8000/v1"
@@ -87,7 +89,7 @@ python:
 
 clean: ## remove what can be made again in seconds
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache bench-*.json
-	find platform tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find platform operators tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environment too
 	rm -rf "$(VENV)"

@@ -21,20 +21,16 @@ from tests.cluster.operated import install
 from tools import cluster_binaries
 
 HERE = Path(__file__).parent
+FIRST = [HERE / "test_chart.py", HERE / "test_restarts.py"]
+"""One sees how a release brings the definitions, which all others put there. The other takes as long as
+half of all: begun last, it would run alone."""
 UNOBTAINABLE = pytest.StashKey[cluster_binaries.BinariesError]()
 """Why there are no programs: found out once, told by every test that needs them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that are allowed most time first: of two processes neither should wait long for the other."""
-    items.sort(key=lambda item: -_allowed_s(item) if item.path.is_relative_to(HERE) else 0)
-
-
-def _allowed_s(item: pytest.Item) -> float:
-    """What the file of a test says that each of its tests may take; 0 where it says nothing."""
-    module = item.getparent(pytest.Module)
-    limit = module.get_closest_marker("timeout") if module is not None else None
-    return float(limit.args[0]) if limit is not None else 0.0
+    """Put the files of FIRST first, each on a server of its own where there are two."""
+    items.sort(key=lambda item: FIRST.index(item.path) if item.path in FIRST else len(FIRST))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -14,6 +14,7 @@ from kubernetes import client as k8s
 
 from tests.cluster.cluster import Cluster
 from tests.cluster.definitions import put, take_away
+from tests.cluster.given import given_kubeconfig
 from tests.cluster.objects import wait_for
 from tests.golden.chart.rendering import copy_with_kuberay, manifests
 from tradewind.api.resources import KINDS
@@ -93,8 +94,9 @@ def test_installs_upgrades_rolls_back_and_uninstalls(
 def test_definitions_come_with_the_release_and_stay(
     kube: k8s.ApiClient, helm: Config, chart: Path, namespace: str
 ) -> None:
-    if defined(kube):
+    if given_kubeconfig() and defined(kube):
         pytest.skip("the definitions are there already")
+    assert not defined(kube), "on a server of our own this runs before whoever puts them there"
     extensions = k8s.ApiextensionsV1Api(kube)
     try:
         helm.install(chart, RELEASE, values() | {"crds": {"install": True}}, namespace=namespace)
