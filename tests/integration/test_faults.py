@@ -9,6 +9,8 @@ import time
 import psutil
 import pytest
 
+from tests.fixtures import models
+from tests.integration.conftest import deployment
 from tests.integration.platform import Platform, wait_for
 from tradewind.rayapi.client import ControlError
 
@@ -132,6 +134,22 @@ def test_a_dead_controller_comes_back_to_the_replicas_that_there_were(guarded: P
     wait_for(lambda: replicas(guarded), "every replica recovered", 120)
     assert replicas(guarded) == before
     assert answered_by(guarded) == VICTIM
+
+
+def test_a_lost_gcs_comes_back_and_everything_goes_on(guarded: Platform, everything: str) -> None:
+    before, [gcs] = replicas(guarded), guarded.processes("gcs_server")
+    assert before
+    gcs.kill()
+    answers = [answered_by(guarded)]
+    wait_for(lambda: guarded.processes("gcs_server") not in ([], [gcs]), "another GCS", 30)
+    answers += [answered_by(guarded) for _ in range(20)]
+    assert set(answers) == {VICTIM}
+    # A model that joins needs all of Ray: its GCS, its controller, a new process.
+    assert guarded.apply(everything + ROUTE + deployment("joins", models.llama())).returncode == 0
+    with guarded.http() as client:
+        assert client.post("/v1/completions", json={**BODY, "model": "joins"}).status_code == 200
+    assert before.items() <= replicas(guarded).items()
+    assert guarded.apply(everything + ROUTE).returncode == 0
 
 
 def test_a_stopped_engine_process_is_out_of_rotation_within_ten_seconds(guarded: Platform) -> None:

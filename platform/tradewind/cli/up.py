@@ -118,7 +118,9 @@ class _Session:
             return
         self._serving = True
         self._print_how_to()
-        while not (dead := self._platform.dead()):
+        while not (dead := self._platform.dead()) or self._platform.heal():
+            if dead:
+                err.print(f"[yellow]{', '.join(dead)} died and was started again; nothing is lost.[/]")
             time.sleep(WATCH_S)
         raise CommandFailed(f"{', '.join(dead)} died; the platform cannot go on")
 

@@ -15,6 +15,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,11 +26,15 @@ import psutil
 from tradewind import home
 from tradewind.compiler.ray_environment import Ports, ray_environment
 from tradewind.rayapi.client import ControlError, ServeControl
+from tradewind.serve import local_gcs
 from tradewind.serve.ingress import write_launcher
 from tradewind.serve.runfile import lives
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
-DAEMONS = ("raylet", "gcs_server")
+GCS = "gcs_server"
+DAEMONS = ("raylet", GCS)
+HEALS_AFTER_S = 60.0
+"""A GCS that dies again within this time is not started a second time."""
 KEPT_SESSIONS = 2
 STOP_S = 15.0
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
@@ -103,6 +108,7 @@ class LocalPlatform:
         self._control: ServeControl | None = None
         self._dashboard_port = options.dashboard_port
         self._daemons: dict[psutil.Process, str] = {}
+        self._heals_from = 0.0
         self.dashboard_url = ""
 
     def start(self) -> None:
@@ -131,6 +137,7 @@ class LocalPlatform:
                 home.HOME: str(options.home),
                 home.CACHE: str(home.cache_dir()),
                 home.TOKEN_FILE: str(options.home / home.INTERNAL_TOKEN),
+                **local_gcs.gcs_environment(runtime / "gcs"),
             }
         )
         address = self._start_ray(runtime)
@@ -155,14 +162,29 @@ class LocalPlatform:
             )
         except Exception as error:
             raise ControlError(f"Ray did not start: {error}") from error
+        self._find_daemons()
+        return str(context.dashboard_url)
+
+    def _find_daemons(self) -> None:
         self._daemons = {
             child: child.name() for child in psutil.Process().children() if child.name() in DAEMONS
         }
-        return str(context.dashboard_url)
 
     def dead(self) -> list[str]:
         """Names of Ray's daemons that have died since the start."""
         return sorted(name for process, name in self._daemons.items() if not lives(process))
+
+    def heal(self) -> bool:
+        """Start the GCS anew if it alone has died, and not just after it was started anew.
+
+        Requests go on without it; changes wait. Whether it was started.
+        """
+        if self.dead() != [GCS] or time.monotonic() < self._heals_from:
+            return False
+        local_gcs.start_again()
+        self._heals_from = time.monotonic() + HEALS_AFTER_S
+        self._find_daemons()
+        return True
 
     @property
     def control(self) -> ServeControl:

@@ -195,7 +195,8 @@ def start(home: Path, output: Path, telemetry: Mapping[str, str]) -> Node:
         f"ray start --head --block --no-monitor --port={free_port()} --node-ip-address=127.0.0.1 "
         f"--num-cpus=4 --num-gpus=0 --labels={labels} "
         f"--dashboard-host=127.0.0.1 --dashboard-port={dashboard} "
-        f"--dashboard-agent-listen-port={free_port()} "
+        f"--dashboard-agent-listen-port={free_port()} --dashboard-agent-grpc-port={free_port()} "
+        f"--runtime-env-agent-port={free_port()} "
         f"--metrics-export-port={metrics} --ray-client-server-port={free_port()} "
         f"--object-store-memory=134217728 --temp-dir={home}/ray"
     )

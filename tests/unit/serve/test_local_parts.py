@@ -2,13 +2,23 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tradewind.compiler.ray_environment import Ports, ray_environment
-from tradewind.serve import runfile
-from tradewind.serve.local import PortInUse, _prune_sessions, check_port, free_port, run_dir
+from tradewind.serve import local_gcs, runfile
+from tradewind.serve.local import (
+    LocalOptions,
+    LocalPlatform,
+    PortInUse,
+    _prune_sessions,
+    check_port,
+    free_port,
+    run_dir,
+)
 
 
 def run(pid: int, started: float) -> runfile.RunFile:
@@ -76,3 +86,32 @@ def test_only_the_last_sessions_of_ray_are_kept(tmp_path: Path) -> None:
     (tmp_path / "session_latest").symlink_to(tmp_path / names[-1])
     _prune_sessions(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [*names[-2:], "session_latest"]
+
+
+def test_a_gcs_that_has_died_is_started_again_once_in_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[bool] = []
+    monkeypatch.setattr(local_gcs, "start_again", lambda: started.append(True))
+    platform = LocalPlatform(LocalOptions(home=tmp_path, cpus=1))
+    assert not platform.heal()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        platform._daemons = {psutil.Process(process.pid): "gcs_server"}
+        assert not platform.heal()
+        process.kill()
+    dead = dict(platform._daemons)
+    assert platform.dead() == ["gcs_server"]
+    assert platform.heal()
+    platform._daemons = dead
+    assert not platform.heal()
+    assert started == [True]
+
+
+def test_without_a_raylet_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_gcs, "start_again", lambda: pytest.fail("it was started"))
+    platform = LocalPlatform(LocalOptions(home=tmp_path, cpus=1))
+    with subprocess.Popen(["true"]) as process:
+        one = psutil.Process(process.pid)
+    platform._daemons = {one: "raylet"}
+    assert not platform.heal()
+    assert platform.dead() == ["raylet"]
