@@ -142,8 +142,12 @@ def up(*, outlives_us: bool = True) -> BedCluster:
     home = plan.home()
     with only_us(home):
         _clear(home)
-        binaries = programs()
         images = builder(home)
+        # One waits for the network while the other compiles.
+        with ThreadPoolExecutor(1) as beside:
+            bases = beside.submit(images.build_bases)
+            binaries = programs()
+            bases.result()
         wanted = timed("images", lambda: images.build_all(binaries))
         timed("store", lambda: store(home).fill(images, wanted))
         home.path.mkdir(parents=True, exist_ok=True)

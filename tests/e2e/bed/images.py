@@ -49,8 +49,19 @@ class Builder:
 
     folder: Path
 
+    def build_bases(self) -> None:
+        """What of the project's images the locks alone decide. Raises MachineError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "policy.json").write_text(json.dumps(POLICY))
+        self._make_base()
+        for name in OURS:
+            self._build_base(name)
+
     def build_all(self, programs: Path) -> dict[str, str]:
-        """Build what has changed; the identifier of each image, by its whole name. Raises MachineError."""
+        """Build what has changed on the bases; the identifier of each image, by its whole name.
+
+        Raises MachineError.
+        """
         names = [reference(name) for name in (*OURS, *OTHERS)]
         stamp, wanted = self.folder / "built.json", sources(programs)
         if stamp.exists() and (known := json.loads(stamp.read_text()))["sources"] == wanted:
@@ -61,11 +72,9 @@ class Builder:
         return built
 
     def _build_everything(self, programs: Path) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "policy.json").write_text(json.dumps(POLICY))
-        self._make_base()
         for name in OURS:
-            self._build_ours(name)
+            over = f"{name}-base=container-image://{self._build_base(name)}"
+            self._build(DOCKERFILE, name, reference(name), ROOT, "--build-context", over)
         context = self._context(programs)
         for name in OTHERS:
             self._build(OTHERS_FILE, name, reference(name), context)
@@ -83,8 +92,8 @@ class Builder:
         # (An OCI layout is compressed whatever one says.)
         self._buildah("push", *self._policy, "--disable-compression", name, f"dir:{folder}")
 
-    def _build_ours(self, name: str) -> None:
-        """The image without the project first, if its lock is new."""
+    def _build_base(self, name: str) -> str:
+        """The image without the project, if its lock is new; its name."""
         base = f"{REGISTRY}/tradewind-{name}-base:{self._lock_digest(name)}"
         if not self.identifier(base):
             say(f"building what requirements/{name}.lock names")
@@ -92,8 +101,7 @@ class Builder:
             self._build(DOCKERFILE, f"{name}-base", base, ROOT)
             say(f"... in {time.monotonic() - started:.0f} s")
             self._forget_bases(name, but=base)
-        over = f"{name}-base=container-image://{base}"
-        self._build(DOCKERFILE, name, reference(name), ROOT, "--build-context", over)
+        return base
 
     def _forget_bases(self, name: str, *, but: str) -> None:
         """Remove what earlier locks named, and the stages that led to the base: as large as their result."""
