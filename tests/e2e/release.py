@@ -46,6 +46,8 @@ def values(site: Site) -> Data:
         engines |= {
             "nodeSelector": {ENGINE_LABEL: "engines"},
             "tolerations": [{"key": ENGINE_LABEL, "operator": "Exists"}],
+            # A volume for all of them: only the first has weights to fetch.
+            "cache": {"storageClassName": "standard"},
         }
     otlp = {} if site.bed is None else {"otlp": {"endpoint": f"http://{HOST}:{OTLP_PORT}"}}
     spec = {"head": {"cpus": 0.5, "memory": "3Gi"}, "gateway": {"cpus": 0.5}, "pools": {"cpu": engines}}

@@ -63,7 +63,8 @@ def test_a_gated_source_says_what_is_missing(release: Release) -> None:
 def test_an_image_that_is_not_there_is_named(release: Release) -> None:
     cluster = release.get("scl/default")["spec"]["pools"]
     # Small enough for the room beside the engine that serves, and beside one that idles.
-    odd = {**cluster["cpu"], "cpus": 0.2, "memory": "1Gi", "engineImage": "localhost/not-there:e2e"}
+    small = {"cpus": 0.2, "memory": "1Gi", "sharedMemory": "64Mi"}
+    odd = {**cluster["cpu"], **small, "engineImage": "localhost/not-there:e2e"}
     release.patch("scl/default", {"spec": {"pools": {"odd": odd}}})
     try:
         with applied(release, model("image", resources={"cpus": 0.2, "memory": "1Gi", "pool": "odd"})):

@@ -51,8 +51,9 @@ class Node:
 
 ENGINE_LABEL = "tradewind.dev/e2e-pool"
 NODES = (
-    Node("node-a", 1, 2, 8),
-    Node("node-b", 2, 2, 8),
+    # Room for the heads and the gateways of two Ray clusters.
+    Node("node-a", 1, 2, 11),
+    Node("node-b", 2, 2, 11),
     # As a GPU pool would be: what is not meant for it does not land there.
     Node("node-c", 3, 2, 10, {ENGINE_LABEL: "engines"}, f"{ENGINE_LABEL}=engines:NoSchedule"),
     Node("node-d", 4, 2, 10, {ENGINE_LABEL: "engines"}, f"{ENGINE_LABEL}=engines:NoSchedule"),
