@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SELECTION = ("-m", "e2e", "--timeout", "900", "--durations", "15", "-o", "console_output_style=count")
+SELECTION = ("-m", "e2e", "--timeout", "900", "--durations", "15", "-o", "console_output_style=count", "-s")
+"""What tests print is shown as it comes: half an hour of dots would hide what was measured."""
 
 
 def main() -> int:

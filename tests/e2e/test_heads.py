@@ -68,6 +68,12 @@ def start_redis(site: Site, namespace: str, password: str) -> Pod:
     return Pod(site, namespace, "redis")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def soon_drained(release: Release) -> None:
+    """A Ray cluster that is followed by another stays for its models' drain time-out and a little longer."""
+    release.patch("md/smollm2", {"spec": {"drain": {"timeout": "20s"}}})
+
+
 @pytest.fixture(autouse=True)
 def whole(release: Release) -> None:
     """One Ray cluster, and everything in it as it should be."""
