@@ -56,7 +56,8 @@ def test_both_are_while_a_second_cluster_is_pending_and_it_goes_when_the_change_
     serving = ray_clusters(release)
     approve(release, "true")
     try:
-        release.patch("scl/default", {"spec": {"head": {"memory": "3100Mi"}}})
+        # No node has room for such a head: the second cluster stays pending.
+        release.patch("scl/default", {"spec": {"head": {"memory": "64Gi"}}})
         release.wait("the second cluster is built", lambda: len(ray_clusters(release)) == 2, 30)
         assert release.condition("scl/default", "ClusterUpgrade").reason == "InProgress"
         weight, revoked = weight_s(release), revoked_s(release)

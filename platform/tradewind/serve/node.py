@@ -23,6 +23,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import IO, Final
 
+import psutil
+
 from tradewind.serve.agent_port import tell_agent_port
 from tradewind.telemetry.lines import LineBuffer, LineFormat
 from tradewind.telemetry.logs import LEVEL
@@ -42,6 +44,9 @@ _FILES: Final = 65_536
 _HELD_BYTES: Final = 8 * 2**20
 _PIPE_BYTES: Final = 2**20
 _F_SETPIPE_SZ: Final = 1031
+_ENDS_S: Final = 20.0
+"""From the signal to end to Ray's end. Ray that is starting hears no signal before its head has answered, and
+a head that is gone for good never does. Whatever had to be drained is, before the signal comes."""
 _DRAIN_S: Final = 3.0
 """For the last lines, after Ray has ended."""
 
@@ -165,6 +170,10 @@ def run(command: str, given: Mapping[str, str], write: Callable[[bytes], object]
     told: list[int] = []
 
     def hand_on(number: int, _: object) -> None:
+        if not told:
+            bound = threading.Timer(_ENDS_S, _kill, [process.pid])
+            bound.daemon = True
+            bound.start()
         told.append(number)
         with suppress(ProcessLookupError):
             os.kill(process.pid, number)
@@ -182,6 +191,15 @@ def run(command: str, given: Mapping[str, str], write: Callable[[bytes], object]
     output.put(own("info" if told or not status else "error", f"Ray has ended with status {status}"))
     output.close(_DRAIN_S)
     return status
+
+
+def _kill(pid: int) -> None:
+    """End the process and all below it, which have not ended when they were asked to."""
+    with suppress(psutil.NoSuchProcess):
+        node = psutil.Process(pid)
+        for each in (*node.children(recursive=True), node):
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
 
 
 def _wait(pid: int) -> int:

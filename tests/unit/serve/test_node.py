@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from typing import Any
 
+import psutil
 import pytest
 
 from tradewind.serve.node import COMMAND, RAY_SWITCHES, Output, environment
@@ -19,7 +21,7 @@ MODULE = "tradewind.serve.node"
 PR_SET_CHILD_SUBREAPER = 36
 
 
-def start(script: str, **more: str) -> subprocess.Popen[str]:
+def start(script: str, program: Sequence[str] = ("-m", MODULE), **more: str) -> subprocess.Popen[str]:
     # KubeRay's command is a word and its arguments; so is this.
     variables = {
         **os.environ,
@@ -30,7 +32,7 @@ def start(script: str, **more: str) -> subprocess.Popen[str]:
         **more,
     }
     return subprocess.Popen(
-        [sys.executable, "-m", MODULE],
+        [sys.executable, *program],
         env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -70,6 +72,18 @@ def test_the_signal_to_end_reaches_ray_and_its_last_words_are_written() -> None:
         ("info", "last"),
         ("info", "Ray has ended with status 1"),
     ]
+
+
+def test_ray_that_does_not_hear_the_signal_is_ended_with_all_below_it() -> None:
+    impatient = f"import sys, {MODULE} as node; node._ENDS_S = 0.3; sys.exit(node.main())"
+    process = start("trap '' TERM; (trap '' TERM; sleep 60) & echo $!; wait; sleep 60", ("-c", impatient))
+    assert process.stdout is not None
+    said = (json.loads(line)["message"] for line in process.stdout)
+    child = psutil.Process(next(int(message) for message in said if message.isdigit()))
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGKILL
+    assert psutil.wait_procs([child], timeout=5)[1] == []
 
 
 def test_a_child_that_outlives_ray_does_not_keep_the_container() -> None:
