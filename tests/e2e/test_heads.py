@@ -69,9 +69,12 @@ def start_redis(site: Site, namespace: str, password: str) -> Pod:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def soon_drained(release: Release) -> None:
-    """A Ray cluster that is followed by another stays for its models' drain time-out and a little longer."""
+def room(release: Release) -> None:
+    """For the engine of a second Ray cluster; and the one that it follows goes soon."""
+    release.patch("scl/default", {"spec": {"pools": {"cpu": {"maxNodes": 1}}}})
+    # A cluster that is followed by another stays for its models' drain time-out and a little longer.
     release.patch("md/smollm2", {"spec": {"drain": {"timeout": "20s"}}})
+    release.wait("one engine pod", lambda: len(release.pods("engine")) == 1, 180)
 
 
 @pytest.fixture(autouse=True)
