@@ -61,6 +61,7 @@ def test_uninstalled_by_the_guide_nothing_is_left(release: Release) -> None:
         "no pod of Ray's is left", lambda: not release.get("pods", "--selector=ray.io/cluster")["items"], 120
     )
     release.helm.uninstall(NAME)
+    release.kubectl("delete", "pod,configmap", "tradewind-test", "--ignore-not-found")
     release.kubectl("delete", "secret", "tradewind-test-key")
     release.wait("nothing is left", lambda: not left(release), 60)
 
