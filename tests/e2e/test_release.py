@@ -60,7 +60,7 @@ def test_uninstalled_by_the_guide_nothing_is_left(release: Release) -> None:
     release.kubectl("delete", "configmap", "tradewind-cluster")
     release.kubectl("delete", "servingclusters", "--all", "--timeout=180s")
     release.wait(
-        "no pod of Ray's is left", lambda: not release.get("pods", "--selector=ray.io/cluster")["items"], 120
+        "no pod of Ray's is left", lambda: not release.get("pods", "--selector=ray.io/cluster")["items"], 240
     )
     release.helm.uninstall(NAME)
     release.kubectl("delete", "pod,configmap", "tradewind-test", "--ignore-not-found")
