@@ -161,6 +161,7 @@ def run(command: str, given: Mapping[str, str], write: Callable[[bytes], object]
     output = Output(
         write, lambda count: own("warning", f"{count} lines were dropped: the output is not read in time")
     )
+    output.put(own("info", "Ray starts on this node"))
     process = subprocess.Popen(  # noqa: S603 - KubeRay's own command, which it would give to bash too
         ["/bin/bash", "-c", f"exec {command}"],
         env=environment(given),
@@ -183,7 +184,6 @@ def run(command: str, given: Mapping[str, str], write: Callable[[bytes], object]
     assert process.stdout is not None
     assert process.stderr is not None
     reader = _Reader({"stdout": process.stdout, "stderr": process.stderr}, lines, output)
-    output.put(own("info", "Ray starts on this node"))
     threading.Thread(target=tell_agent_port, args=(process.pid, command), daemon=True).start()
     process.returncode = status = _wait(process.pid)
     reader.join(_DRAIN_S)
