@@ -3,6 +3,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ def node(session: Path) -> Iterator[int]:
     options = f"--node_id=4f --session_dir={shlex.quote(str(session))}"
     child = f"exec -a /opt/ray/raylet/raylet {sys.executable} -c {shlex.quote(SLEEPS)} {options}"
     process = subprocess.Popen(["/bin/bash", "-c", f"({child}) & wait"])
+    while not psutil.Process(process.pid).children():
+        time.sleep(0.005)
     try:
         yield process.pid
     finally:
