@@ -139,6 +139,14 @@ class Release:
         """One of them, to run something in."""
         return Pod(self.site, self.namespace, self.ready_pods(role)[0]["metadata"]["name"])
 
+    def ray_clusters(self) -> set[str]:
+        """Names of the RayClusters that there are."""
+        return {each["metadata"]["name"] for each in self.get("rayclusters")["items"]}
+
+    def approve_upgrade(self, value: str | None) -> None:
+        """Set or take away the annotation that approves a second Ray cluster."""
+        self.patch("scl/default", {"metadata": {"annotations": {"tradewind.dev/approve-upgrade": value}}})
+
     def wait_ready(self, what: str, timeout_s: int) -> None:
         """Until its condition Ready is true. Raises MachineError with how everything is."""
         try:

@@ -53,32 +53,32 @@ def test_both_are_while_another_model_fails(release: Release) -> None:
 def test_both_are_while_a_second_cluster_is_pending_and_it_goes_when_the_change_does(
     release: Release,
 ) -> None:
-    serving = ray_clusters(release)
-    approve(release, "true")
+    serving = release.ray_clusters()
+    release.approve_upgrade("true")
     try:
         # No node has room for such a head: the second cluster stays pending.
         release.patch("scl/default", {"spec": {"head": {"memory": "64Gi"}}})
-        release.wait("the second cluster is built", lambda: len(ray_clusters(release)) == 2, 30)
+        release.wait("the second cluster is built", lambda: len(release.ray_clusters()) == 2, 30)
         assert release.condition("scl/default", "ClusterUpgrade").reason == "InProgress"
         weight, revoked = weight_s(release), revoked_s(release)
-        assert len(ray_clusters(release)) == 2
+        assert len(release.ray_clusters()) == 2
         release.patch("scl/default", {"spec": {"head": {"memory": "3Gi"}}})
         gone = release.wait("its pods go", lambda: not pods_but_of(release, serving), 60)
         print(f"pods of the second cluster gone {gone:.1f} s after the change went")
-        assert ray_clusters(release) == serving
+        assert release.ray_clusters() == serving
     finally:
-        approve(release, None)
+        release.approve_upgrade(None)
     assert weight < SOON_S
     assert revoked < SOON_S
 
 
 def test_a_change_that_needs_a_second_cluster_is_held_and_said(release: Release) -> None:
-    serving = ray_clusters(release)
+    serving = release.ray_clusters()
     release.patch("scl/default", {"spec": {"head": {"memory": "3100Mi"}}})
     release.wait("it is held", lambda: upgrade_reason(release) == "Held", 20)
     assert "approve-upgrade" in release.condition("scl/default", "ClusterUpgrade").message
     time.sleep(2)  # nothing is to happen: there is no event to wait for
-    assert ray_clusters(release) == serving
+    assert release.ray_clusters() == serving
     release.patch("scl/default", {"spec": {"head": {"memory": "3Gi"}}})
     release.wait("nothing is held", lambda: upgrade_reason(release) == "NoUpgrade", 20)
 
@@ -120,18 +120,9 @@ def upgrade_reason(release: Release) -> str:
     return release.condition("scl/default", "ClusterUpgrade").reason
 
 
-def ray_clusters(release: Release) -> set[str]:
-    return {each["metadata"]["name"] for each in release.get("rayclusters")["items"]}
-
-
 def pods_but_of(release: Release, names: set[str]) -> list[str]:
     """Pods of other Ray clusters than these, those on their way out included."""
     found = release.get("pods", "--selector=ray.io/cluster")["items"]
     return [
         pod["metadata"]["name"] for pod in found if pod["metadata"]["labels"]["ray.io/cluster"] not in names
     ]
-
-
-def approve(release: Release, value: str | None) -> None:
-    """Set or take away the annotation that approves a second cluster."""
-    release.patch("scl/default", {"metadata": {"annotations": {"tradewind.dev/approve-upgrade": value}}})

@@ -80,7 +80,7 @@ def room(release: Release) -> None:
 @pytest.fixture(autouse=True)
 def whole(release: Release) -> None:
     """One Ray cluster, and everything in it as it should be."""
-    release.wait("one Ray cluster", lambda: len(ray_clusters(release)) == 1, 120)
+    release.wait("one Ray cluster", lambda: len(release.ray_clusters()) == 1, 120)
     release.wait("its gateways", lambda: len(release.ready_pods("gateway")) == 2, 180)
     release.wait("the model", lambda: release.condition("md/smollm2").status == "True", 180)
     release.wait("the head", lambda: release.condition("scl/default", "HeadReady").status == "True", 120)
@@ -124,24 +124,20 @@ def lose_head(release: Release) -> None:
 
 def move(release: Release, fault_tolerance: Data) -> None:
     """To a Ray cluster that keeps its state elsewhere, approved and under load."""
-    before = ray_clusters(release)
-    approval = {"metadata": {"annotations": {"tradewind.dev/approve-upgrade": "true"}}}
+    before = release.ray_clusters()
     with under_load(release.url(), release.key) as load:
-        release.patch("scl/default", {**approval, "spec": {"gcsFaultTolerance": fault_tolerance}})
+        release.approve_upgrade("true")
+        release.patch("scl/default", {"spec": {"gcsFaultTolerance": fault_tolerance}})
         took = release.wait("the next Ray cluster alone", lambda: has_moved(release, before), NEXT_CLUSTER_S)
         print(f"the next Ray cluster serves alone after {took:.1f} s")
         load.until(AFTER)
-    release.patch("scl/default", {"metadata": {"annotations": {"tradewind.dev/approve-upgrade": None}}})
+    release.approve_upgrade(None)
     nothing_lost(load)
 
 
 def has_moved(release: Release, before: set[str]) -> bool:
-    now = ray_clusters(release)
+    now = release.ray_clusters()
     return len(now) == 1 and not now & before
-
-
-def ray_clusters(release: Release) -> set[str]:
-    return {each["metadata"]["name"] for each in release.get("rayclusters")["items"]}
 
 
 def head_ready(release: Release) -> str:

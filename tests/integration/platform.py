@@ -149,6 +149,15 @@ class Platform:
     def control(self) -> ServeControl:
         return ServeControl(self.run.dashboard_url, (self.home / "ray-token").read_text().strip())
 
+    def applications(self) -> dict[str, Any]:
+        """What Ray says of every application, by name. Raises ControlError."""
+        control = self.control()
+        try:
+            found: dict[str, Any] = control._request("GET").json()["applications"]
+        finally:
+            control.close()
+        return found
+
     def engine_processes(self, deployment: str) -> list[psutil.Process]:
         """The Serve replica processes of one engine, and below them vLLM's own."""
         return self.processes(f"ServeReplica:{deployment}:")

@@ -52,12 +52,7 @@ def healthy(platform: Platform) -> float:
 
 def well(platform: Platform) -> bool:
     """Whether Serve says so of replicas that live: it notices a death later than the gateway does."""
-    control = platform.control()
-    try:
-        document = control._request("GET").json()
-    finally:
-        control.close()
-    app = document["applications"][VICTIM]
+    app = platform.applications()[VICTIM]
     pids = [replica.get("pid") for entry in app["deployments"].values() for replica in entry["replicas"]]
     return app["status"] == "RUNNING" and len(pids) == 1 and bool(pids[0]) and psutil.pid_exists(pids[0])
 
@@ -84,13 +79,10 @@ def controllers(platform: Platform) -> list[psutil.Process]:
 
 def replicas(platform: Platform) -> dict[str, int]:
     """Process ids of the running replicas of all applications, by replica id; nothing unless all are well."""
-    control = platform.control()
     try:
-        applications = control._request("GET").json()["applications"].values()
+        applications = platform.applications().values()
     except ControlError:
         return {}
-    finally:
-        control.close()
     entries = [entry for app in applications for entry in app["deployments"].values()]
     found = [each for entry in entries for each in entry["replicas"]]
     if any(app["status"] != "RUNNING" for app in applications) or any(

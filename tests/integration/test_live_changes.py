@@ -39,14 +39,9 @@ def changing(platform: Platform, everything: str) -> Iterator[Platform]:
 
 
 def replica_ids(platform: Platform) -> set[str]:
-    control = platform.control()
-    try:
-        document = control._request("GET").json()
-    finally:
-        control.close()
     return {
         replica["replica_id"]
-        for app in document["applications"].values()
+        for app in platform.applications().values()
         for entry in app["deployments"].values()
         for replica in entry["replicas"]
         if replica["state"] == "RUNNING"
