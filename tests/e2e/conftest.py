@@ -15,8 +15,7 @@ from tests.e2e.site import Site, site
 
 HERE = Path(__file__).parent
 STARTED = pytest.StashKey[contextlib.ExitStack]()
-FOUND = pytest.StashKey[Site | str]()
-"""The cluster, or why there is none."""
+FOUND = pytest.StashKey[Site]()
 ORDER = (
     "test_bed",
     "test_install",
@@ -48,7 +47,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         try:
             session.config.stash[FOUND] = stack.enter_context(site())
         except (MachineError, ProgramEnded) as error:
-            session.config.stash[FOUND] = str(error)
+            pytest.exit(f"There is no cluster to test on. {error}", returncode=1)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -60,10 +59,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def cluster(pytestconfig: pytest.Config) -> Site:
     """The cluster of this session."""
-    found = pytestconfig.stash[FOUND]
-    if isinstance(found, str):
-        pytest.fail(found, pytrace=False)
-    return found
+    return pytestconfig.stash[FOUND]
 
 
 @pytest.fixture

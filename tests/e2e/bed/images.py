@@ -27,6 +27,8 @@ TAG = "e2e"
 REGISTRY = "localhost"
 SUITE = "bookworm"
 BASE_PACKAGES = "python3,python3-venv,ca-certificates"
+ROOM_GB = 30
+KEPT_GB = 22
 POLICY = {"default": [{"type": "insecureAcceptAnything"}]}
 """buildah asks for one; nothing is pulled."""
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -54,8 +56,12 @@ class Builder:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "policy.json").write_text(json.dumps(POLICY))
         self._make_base()
-        for name in OURS:
-            self._build_base(name)
+        wanted = {name: self._base(name) for name in OURS}
+        if missing := {name: base for name, base in wanted.items() if not self.identifier(base)}:
+            self._check_room()
+            for name, base in missing.items():
+                self._build_base(name, base)
+            self._forget_all_but(set(wanted.values()))
 
     def build_all(self, programs: Path) -> dict[str, str]:
         """Build what has changed on the bases; the identifier of each image, by its whole name.
@@ -73,7 +79,7 @@ class Builder:
 
     def _build_everything(self, programs: Path) -> None:
         for name in OURS:
-            over = f"{name}-base=container-image://{self._build_base(name)}"
+            over = f"{name}-base=container-image://{self._base(name)}"
             self._build(DOCKERFILE, name, reference(name), ROOT, "--build-context", over)
         context = self._context(programs)
         for name in OTHERS:
@@ -92,22 +98,29 @@ class Builder:
         # (An OCI layout is compressed whatever one says.)
         self._buildah("push", *self._policy, "--disable-compression", name, f"dir:{folder}")
 
-    def _build_base(self, name: str) -> str:
-        """The image without the project, if its lock is new; its name."""
-        base = f"{REGISTRY}/tradewind-{name}-base:{self._lock_digest(name)}"
-        if not self.identifier(base):
-            say(f"building what requirements/{name}.lock names")
-            started = time.monotonic()
-            self._build(DOCKERFILE, f"{name}-base", base, ROOT)
-            say(f"... in {time.monotonic() - started:.0f} s")
-            self._forget_bases(name, but=base)
-        return base
+    def _base(self, name: str) -> str:
+        """What the image without the project is called: another name for another lock."""
+        return f"{REGISTRY}/tradewind-{name}-base:{self._lock_digest(name)}"
 
-    def _forget_bases(self, name: str, *, but: str) -> None:
-        """Remove what earlier locks named, and the stages that led to the base: as large as their result."""
-        of_this = f"reference={REGISTRY}/tradewind-{name}-base"
-        listed = self._buildah("images", "--filter", of_this, "--format", "{{.Name}}:{{.Tag}}").split()
-        if old := [each for each in listed if each != but]:
+    def _check_room(self) -> None:
+        """A disk that fills up while an image is built says so in a place where nobody looks."""
+        free_gb = shutil.disk_usage(self.folder).free / 1e9
+        if free_gb < ROOM_GB:
+            raise MachineError(
+                f"The test bed's images need {ROOM_GB} GB of disk to be built, and {KEPT_GB} GB after; "
+                f"{self.folder} has {free_gb:.0f} GB free. TRADEWIND_TEST_CACHE names another place."
+            )
+
+    def _build_base(self, name: str, base: str) -> None:
+        say(f"building what requirements/{name}.lock names")
+        started = time.monotonic()
+        self._build(DOCKERFILE, f"{name}-base", base, ROOT)
+        say(f"... in {time.monotonic() - started:.0f} s")
+
+    def _forget_all_but(self, bases: set[str]) -> None:
+        """Remove bases that earlier locks named, and stages that led to these."""
+        listed = self._buildah("images", "--format", "{{.Name}}:{{.Tag}}").split()
+        if old := [each for each in listed if "-base:" in each and each not in bases]:
             self._buildah("rmi", *old)
         self._buildah("rmi", "--prune", "--force")
 

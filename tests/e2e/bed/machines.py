@@ -23,6 +23,8 @@ FIRST = "catatonit"
 """Its first process: waits, and reaps what others left behind."""
 OWN_FOLDERS = ("/var/lib", "/var/log")
 START_S = 10.0
+SAID_LINES = 30
+"""Last lines of a command that failed; building an image prints hundreds."""
 
 
 class MachineError(Exception):
@@ -66,7 +68,7 @@ def run(command: Sequence[str], given: str | None = None) -> str:
     """Run to its end, with `given` as its input; what it printed. Raises MachineError."""
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = f"{done.stdout}{done.stderr}".strip()
+        said = "\n".join(f"{done.stdout}{done.stderr}".strip().splitlines()[-SAID_LINES:])
         raise MachineError(f"{' '.join(command)} ended with {done.returncode}: {said}")
     return done.stdout
 

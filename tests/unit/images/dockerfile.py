@@ -63,7 +63,7 @@ def stages(text: str) -> dict[str, Stage]:
 
 
 def ingredients(text: str, target: str) -> list[tuple[str, str]]:
-    """Every instruction that has a part in the stage `target`: its own, and of stages that it copies from."""
+    """Every instruction that has a part in the stage `target`: also of stages that it takes from."""
     known = stages(text)
     wanted, found = [target], dict[str, list[tuple[str, str]]]()
     while wanted:
@@ -71,6 +71,6 @@ def ingredients(text: str, target: str) -> list[tuple[str, str]]:
         if name in found:
             continue
         found[name] = known[name].lineage
-        copies = (rest for word, rest in found[name] if word == "COPY")
-        wanted += [origin for copy in copies for origin in re.findall(r"--from=(\S+)", copy)]
+        taking = (rest for word, rest in found[name] if word in {"COPY", "RUN"})
+        wanted += [origin for rest in taking for origin in re.findall(r"[-,]from=([^\s,]+)", rest)]
     return [instruction for each in found.values() for instruction in each]

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from tests.unit.images.dockerfile import DOCKERFILE, ROOT, Stage, arguments, stages
+from tests.unit.images.dockerfile import DOCKERFILE, ROOT, Stage, arguments, ingredients, stages
 from tools import lock as locks
 from tradewind_operator.desired import names
 from tradewind_operator.settings import Images
 
 TEXT = DOCKERFILE.read_text()
 STAGES = stages(TEXT)
+RELEASE = (ROOT / ".github" / "workflows" / "release.yml").read_text()
 TARGETS = ("operator", "gateway", "engine-cpu", "engine-cuda")
 NETWORK = re.compile(r"\b(curl|wget|git clone)\b|https?://")
 SECRET = re.compile(r"TOKEN|PASSWORD|SECRET|CREDENTIAL|(^|_)KEY", re.IGNORECASE)
@@ -65,18 +66,29 @@ def test_runs_as_the_user_whom_the_operator_names(target: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_holds_the_environment_that_the_lock_of_its_name_describes(target: str) -> None:
     assert STAGES[target].base == f"{target}-base"
-    assert ([names.PREFIX], f"{target}-packages") in copies(STAGES[f"{target}-base"])
-    installs = [rest for rest in STAGES[f"{target}-packages"].values("RUN") if "requirements/" in rest]
-    locked = [lock for rest in installs for lock in re.findall(r"-r requirements/(\S+)\.lock", rest)]
-    assert [lock for lock in locked if not lock.startswith("torch")] == ["bootstrap", target]
+    (copied,) = (sources for sources, origin in copies(STAGES[f"{target}-base"]) if origin is None)
+    assert copied[0] == f"requirements/{target}.lock"
+    (install,) = (rest for rest in STAGES[f"{target}-base"].values("RUN") if "pip" in rest)
+    for lock in copied:
+        assert f"{names.PREFIX}/{lock.removeprefix('requirements/')}" in install
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_project_is_a_layer_of_its_own_after_the_packages(target: str) -> None:
     """An upgrade pulls that layer, not gigabytes; and no stage with packages is built again for it."""
-    assert copies(STAGES[f"{target}-base"]) == [([names.PREFIX], f"{target}-packages")]
     assert copies(STAGES[target]) == [(["/project"], "project")]
-    assert [origin for paths, origin in copies(STAGES[f"{target}-packages"]) if "platform" in paths] == []
+    assert [origin for _, origin in copies(STAGES[f"{target}-base"])] == [None]
+    releases = {
+        word for word, rest in STAGES[f"{target}-base"].lineage if word == "ARG" and "PYTORCH" not in rest
+    }
+    assert releases == set()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_installs_the_packages_is_one_of_their_ingredients(target: str) -> None:
+    known = ingredients(TEXT, f"{target}-base")
+    assert ("COPY", "requirements/bootstrap.lock requirements/") in known
+    assert [rest for word, rest in known if word == "COPY" and "platform" in rest] == []
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -90,8 +102,8 @@ def test_writes_nothing_outside_tmp(target: str) -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_has_labels_and_a_way_to_stop(target: str) -> None:
-    labels = " ".join(STAGES[target].values("LABEL"))
-    wanted = ("title", "description", "version", "revision", "created", "source", "licenses", "base.digest")
+    labels = " ".join(STAGES[target].values("LABEL")) + RELEASE
+    wanted = ("title", "description", "licenses", "version", "revision", "created", "source", "base.digest")
     assert [name for name in wanted if f"org.opencontainers.image.{name}=" not in labels] == []
     assert f'image.title="tradewind-{target}"' in labels
     assert STAGES[target].values("STOPSIGNAL") == ["SIGTERM"]
