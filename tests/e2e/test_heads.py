@@ -1,4 +1,4 @@
-"""The head is lost, with its state on a volume and in Redis; one Ray cluster follows another under load."""
+"""The head is lost, its state on a volume and in Redis; one Ray cluster follows another under load."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.e2e import pods
+from tests.e2e.chosen_users import users_are_chosen
 from tests.e2e.load import nothing_lost, under_load
 from tests.e2e.pods import Pod
 from tests.e2e.release import Release
@@ -55,6 +56,13 @@ def redis(release: Release) -> Iterator[Redis]:
         release.kubectl("delete", "secret", PASSWORD_SECRET)
 
 
+@pytest.fixture(scope="module")
+def chosen_user(release: Release) -> Iterator[int]:
+    """What a pod runs as that names no user."""
+    with users_are_chosen(release.site, release.namespace) as user:
+        yield user
+
+
 def start_redis(site: Site, namespace: str, password: str) -> Pod:
     """A pod and its Service."""
     script = f"exec redis-server --requirepass {password} --save '' --dir /tmp"
@@ -90,9 +98,13 @@ def test_a_lost_head_with_a_volume_costs_nothing_and_status_tells(release: Relea
     lose_head(release)
 
 
-def test_an_approved_move_to_redis_costs_nothing(release: Release, redis: Redis) -> None:
-    move(release, redis.backend)
+def test_an_approved_move_to_redis_and_to_users_that_the_cluster_chooses_costs_nothing(
+    release: Release, redis: Redis, chosen_user: int
+) -> None:
+    move(release, {"gcsFaultTolerance": redis.backend, "pod": {"arbitraryUser": True}})
     assert redis.keys() > 0
+    users = {role: release.own_pod(role).run("id", "-u").strip() for role in ("head", "gateway", "engine")}
+    assert set(users.values()) == {str(chosen_user)}, users
 
 
 def test_a_lost_head_with_redis_costs_nothing_and_status_tells(release: Release, redis: Redis) -> None:
@@ -101,7 +113,7 @@ def test_a_lost_head_with_redis_costs_nothing_and_status_tells(release: Release,
 
 
 def test_redis_is_cleared_once_no_ray_cluster_uses_it(release: Release, redis: Redis) -> None:
-    move(release, {"backend": "rocksdb", "redis": None})
+    move(release, {"gcsFaultTolerance": {"backend": "rocksdb", "redis": None}, "pod": None})
     release.wait("Redis is empty", lambda: redis.keys() == 0, 120)
 
 
@@ -122,12 +134,12 @@ def lose_head(release: Release) -> None:
     assert load.longest_gap_s() < SILENT_S
 
 
-def move(release: Release, fault_tolerance: Data) -> None:
-    """To a Ray cluster that keeps its state elsewhere, approved and under load."""
+def move(release: Release, change: Data) -> None:
+    """To another Ray cluster, for a `change` of the ServingCluster's spec that is approved, under load."""
     before = release.ray_clusters()
     with under_load(release.url(), release.key) as load:
         release.approve_upgrade("true")
-        release.patch("scl/default", {"spec": {"gcsFaultTolerance": fault_tolerance}})
+        release.patch("scl/default", {"spec": change})
         took = release.wait("the next Ray cluster alone", lambda: has_moved(release, before), NEXT_CLUSTER_S)
         print(f"the next Ray cluster serves alone after {took:.1f} s")
         load.until(AFTER)

@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 from helm_python.errors import HelmError
 
+from tests.e2e.chosen_users import users_are_chosen
 from tests.e2e.effect import weight_s
 from tests.e2e.load import under_load
 from tests.e2e.release import NAME, NAMESPACE, Release, values
@@ -23,10 +24,16 @@ def test_helm_test_asks_and_is_answered(release: Release) -> None:
 
 def test_an_upgrade_and_a_rollback_cost_nothing(release: Release) -> None:
     served = release.get("rayclusters")["items"]
-    with under_load(release.url(), release.key) as load:
-        release.helm.upgrade(release.chart, NAME, changed(release))
+    wanted = changed(release)
+    wanted["operator"]["arbitraryUser"] = True
+    with (
+        users_are_chosen(release.site, release.namespace) as user,
+        under_load(release.url(), release.key) as load,
+    ):
+        release.helm.upgrade(release.chart, NAME, wanted)
         rolled_out(release)
         release.wait("the new limit is in force", lambda: max_tokens(release) == 64, 60)
+        release.wait("the operator is another user", lambda: operators_user(release) == user, 30)
         load.until(10)
         release.helm.rollback(NAME)
         rolled_out(release)
@@ -80,6 +87,10 @@ def changed(release: Release) -> Data:
 
 def rolled_out(release: Release) -> None:
     release.kubectl("rollout", "status", "deployment/tradewind-operator", "--timeout=120s")
+
+
+def operators_user(release: Release) -> int:
+    return int(release.kubectl("exec", "deployment/tradewind-operator", "--", "id", "-u"))
 
 
 def max_tokens(release: Release) -> int:
