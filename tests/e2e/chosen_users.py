@@ -12,6 +12,7 @@ USER = 1_000_650_000
 """Nobody knows it: no image has an entry for it in /etc/passwd."""
 NAME = "tradewind-e2e-chosen-users"
 API = "admissionregistration.k8s.io/v1"
+NAME_OF_KIND = "MutatingAdmissionPolicyBinding"
 CHOSEN = f"securityContext: Object.spec.securityContext{{runAsUser: {USER}, fsGroup: {USER}}}"
 
 
@@ -48,8 +49,11 @@ def policy(namespace: str) -> list[Data]:
 
 
 @contextmanager
-def users_are_chosen(site: Site, namespace: str) -> Iterator[int]:
-    """The cluster chooses users within; the one of `namespace`."""
+def users_are_chosen(site: Site, namespace: str) -> Iterator[int | None]:
+    """The cluster chooses users within; yields that of `namespace`, or None before Kubernetes 1.36."""
+    if NAME_OF_KIND not in site.kubectl("api-resources", f"--api-group={API.partition('/')[0]}"):
+        yield None
+        return
     kinds = "mutatingadmissionpolicybinding,mutatingadmissionpolicy"
     site.kubectl.apply(json.dumps({"apiVersion": "v1", "kind": "List", "items": policy(namespace)}))
     try:

@@ -10,10 +10,13 @@ import pytest
 
 from tests.cluster.processes import ProgramEnded
 from tests.e2e.bed.machines import MachineError
+from tests.e2e.models import NEVER, model
 from tests.e2e.release import MODEL, Phases, Release, installed
 from tests.e2e.site import Site, site
 
 HERE = Path(__file__).parent
+SMALL = {"cpus": 0.2, "memory": "512Mi"}
+"""Fits into the pod of the model that serves."""
 STARTED = pytest.StashKey[contextlib.ExitStack]()
 FOUND = pytest.StashKey[Site]()
 ORDER = (
@@ -21,6 +24,7 @@ ORDER = (
     "test_install",
     "test_policies",
     "test_changes",
+    "test_sources",
     "test_broken",
     "test_faults",
     "test_heads",
@@ -77,10 +81,11 @@ def phases() -> Phases:
 
 @pytest.fixture(scope="session")
 def release(cluster: Site, tmp_path_factory: pytest.TempPathFactory, phases: Phases) -> Iterator[Release]:
-    """The chart with the tutorial's model, which serves."""
+    """The chart with the tutorial's model, which serves, and one beside it that cannot start."""
     with installed(cluster, tmp_path_factory.mktemp("chart"), phases) as release:
         release.kubectl("apply", f"--filename={MODEL}")
-        phases.reached("model applied")
+        release.apply(model(NEVER, source={"uri": "package://no_such_package/weights.gguf"}, resources=SMALL))
+        phases.reached("models applied")
         release.kubectl("rollout", "status", "deployment/tradewind-operator", "--timeout=120s")
         phases.reached("operator ready")
         release.wait_ready("scl/default", 300)

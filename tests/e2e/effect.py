@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -15,6 +16,8 @@ from tests.e2e.release import Release
 from tests.e2e.site import Data
 
 UNAUTHORIZED = 401
+SOON_S = 3.0
+"""How long a weight or a revoked key may take to be in force in every gateway."""
 
 
 def weight_s(release: Release) -> float:
@@ -31,13 +34,20 @@ def weight_s(release: Release) -> float:
     return took
 
 
-def revoked_s(release: Release) -> float:
-    """Seconds from a patch that takes a key out of a Tenant until no gateway takes it."""
+def revoked_s(release: Release, **mistake: Any) -> float:
+    """Seconds from a patch that takes a key out of a Tenant until no gateway takes it.
+
+    Args:
+        mistake: fields of its spec that the same patch makes wrong.
+    """
     urls = release.gateways()
     with tenant(release) as team:
-        release.patch(f"tn/{team.name}", {"spec": {"keys": team.references[:1]}})
+        release.patch(f"tn/{team.name}", {"spec": {"keys": team.references[:1], **mistake}})
         took = time_until(lambda url: status_of(release, url, team.key) == UNAUTHORIZED, urls)
-        assert all(status_of(release, url, team.kept) == httpx.codes.OK for url in urls)
+        if mistake:
+            assert release.condition(f"tn/{team.name}", "Accepted").status == "False"
+        else:
+            assert all(status_of(release, url, team.kept) == httpx.codes.OK for url in urls)
     print(f"key revoked after {took:.2f} s")
     return took
 

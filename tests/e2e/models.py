@@ -13,6 +13,8 @@ from tests.e2e.release import MODEL, Release
 from tests.e2e.site import Data
 
 API = "tradewind.dev/v1alpha1"
+NEVER = "never"
+"""A model that is there from the first moment and cannot start."""
 
 
 def model(name: str, **changes: Any) -> Data:

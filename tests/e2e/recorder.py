@@ -18,8 +18,14 @@ from kubernetes import client, config, watch
 
 from tests.e2e.site import Data, Site
 
-GROUP, VERSION = "tradewind.dev", "v1alpha1"
-KINDS = ("servingclusters", "modeldeployments", "modelroutes")
+OURS = ("tradewind.dev", "v1alpha1")
+KINDS = {
+    "servingclusters": OURS,
+    "modeldeployments": OURS,
+    "modelroutes": OURS,
+    "rayclusters": ("ray.io", "v1"),
+}
+"""Kind to its group and version."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +76,16 @@ class Record:
         """When it was first true; None where it never was."""
         return next((m.at for m in self.of(kind, name, condition) if m.status == "True"), None)
 
+    def silent_s(self, kind: str, name: str, since: float) -> float:
+        """Seconds from `since`, of the monotonic clock, until its status first had a condition Ready."""
+        told = next((m.at for m in self.of(kind, name, "Ready")), float("inf"))
+        return self._started + told - since
+
     def silent_waits(self) -> list[str]:
         """Conditions that were not true and gave no reason or no sentence."""
         with self._lock:
-            return [str(m) for m in self.moments if m.status != "True" and not (m.reason and m.message)]
+            waits = [m for m in self.moments if m.status != "True" and KINDS[m.kind] == OURS]
+        return [str(m) for m in waits if not (m.reason and m.message)]
 
     def __str__(self) -> str:
         with self._lock:
@@ -104,7 +116,7 @@ def _follow(site: Site, namespace: str, kind: str, record: Record, ends: threadi
     while not ends.is_set():
         try:
             stream: Any = watch.Watch().stream(
-                api.list_namespaced_custom_object, GROUP, VERSION, namespace, kind, timeout_seconds=3
+                api.list_namespaced_custom_object, *KINDS[kind], namespace, kind, timeout_seconds=3
             )
             for event in stream:
                 if event["type"] != "DELETED":

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +51,12 @@ class Site:
         """An object, or a list of objects, as data. Raises MachineError."""
         found: Data = json.loads(self.kubectl("get", *what, "--output=json"))
         return found
+
+    def drain(self, node: str) -> float:
+        """Evict its pods, as budgets allow, and let no other come; seconds that took. Raises MachineError."""
+        started = time.monotonic()
+        self.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s")
+        return time.monotonic() - started
 
     @contextmanager
     def namespace(self, **labels: str) -> Iterator[str]:

@@ -9,14 +9,14 @@ import time
 import httpx
 import pytest
 
-from tests.e2e.effect import UNAUTHORIZED, revoked_s, status_of, tenant, time_until, weight_s
-from tests.e2e.load import under_load
+from tests.e2e.effect import SOON_S, UNAUTHORIZED, revoked_s, status_of, tenant, time_until, weight_s
+from tests.e2e.load import nothing_lost, under_load
 from tests.e2e.models import applied, fails, model
 from tests.e2e.release import Release
 
 pytestmark = pytest.mark.e2e
-SOON_S = 3.0
-"""How long a weight or a revoked key may take to be in force in every gateway."""
+LABEL = "example.com/generation"
+"""Of a pool's pods: no engine's business, and in their template."""
 
 
 def test_a_weight_is_in_force_within_seconds(release: Release) -> None:
@@ -25,6 +25,10 @@ def test_a_weight_is_in_force_within_seconds(release: Release) -> None:
 
 def test_a_revoked_key_opens_nothing_within_seconds(release: Release) -> None:
     assert revoked_s(release) < SOON_S
+
+
+def test_a_revocation_wins_over_a_mistake_in_the_same_edit(release: Release) -> None:
+    assert revoked_s(release, models=["no-such-model"]) < SOON_S
 
 
 def test_a_key_that_is_replaced_in_its_secret_is_within_seconds(release: Release) -> None:
@@ -83,6 +87,28 @@ def test_a_change_that_needs_a_second_cluster_is_held_and_said(release: Release)
     release.wait("nothing is held", lambda: upgrade_reason(release) == "NoUpgrade", 20)
 
 
+def test_an_engine_argument_changes_under_load_successor_first(release: Release) -> None:
+    (before,) = engines(release)
+    with under_load(release.url(), release.key) as load:
+        release.patch("md/smollm2", {"spec": {"engine": {"args": {"maxNumSeqs": 8}}}})
+        took = release.wait("another engine alone", lambda: followed(release, before), 300)
+        print(f"another engine serves alone after {took:.1f} s")
+        load.until(10)
+    nothing_lost(load)
+
+
+def test_a_pools_pods_change_in_the_running_cluster_under_load(release: Release) -> None:
+    serving, (before,) = release.ray_clusters(), engines(release)
+    with under_load(release.url(), release.key) as load:
+        release.patch("scl/default", {"spec": {"pools": {"cpu": {"pod": {"labels": {LABEL: "next"}}}}}})
+        release.wait("an engine with the label", lambda: followed(release, before, **{LABEL: "next"}), 300)
+        took = release.wait("the old worker group is gone", lambda: len(engine_groups(release)) == 1, 120)
+        print(f"the old worker group is gone {took:.1f} s after its pod")
+        load.until(10)
+    nothing_lost(load)
+    assert release.ray_clusters() == serving
+
+
 def test_a_second_model_comes_and_goes_and_its_open_stream_ends_whole(release: Release) -> None:
     with under_load(release.url(), release.key, rate=1.0) as load:
         release.apply(model("second"))
@@ -114,6 +140,28 @@ def long_stream(release: Release, name: str, begun: threading.Event) -> str:
             if line == "data: [DONE]":
                 return "whole"
     return "cut"
+
+
+def engines(release: Release) -> list[str]:
+    """Engine pods, those on their way out included."""
+    found = release.get("pods", "--selector=tradewind.dev/role=engine")["items"]
+    return [pod["metadata"]["name"] for pod in found]
+
+
+def followed(release: Release, before: str, **labels: str) -> bool:
+    """Whether one engine pod serves, with these labels, and not the one of before."""
+    ready = release.ready_pods("engine")
+    fits = [pod for pod in ready if pod["metadata"]["labels"].items() >= labels.items()]
+    return (
+        len(fits) == 1 and before not in engines(release) and release.condition("md/smollm2").status == "True"
+    )
+
+
+def engine_groups(release: Release) -> list[str]:
+    """Worker groups of the Ray cluster that are not gateways'."""
+    (cluster,) = release.get("rayclusters")["items"]
+    names = [group["groupName"] for group in cluster["spec"]["workerGroupSpecs"]]
+    return [name for name in names if not name.startswith("gateway")]
 
 
 def upgrade_reason(release: Release) -> str:

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.e2e.effect import SOON_S, revoked_s, weight_s
 from tests.e2e.load import nothing_lost, under_load
+from tests.e2e.models import API, applied
 from tests.e2e.release import Release
 
 pytestmark = pytest.mark.e2e
@@ -25,9 +27,11 @@ def two_engines(release: Release) -> Iterator[None]:
     """The model has two replicas, on a node each."""
     # A way through kubectl, as to another cluster, would end with the pod that it leads to.
     release.site.own()
-    release.patch("md/smollm2", {"spec": {"replicas": 2}})
-    release.wait("two engines", lambda: ready_replicas(release) == 2, 240)
-    yield
+    scaler = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "two"}}
+    target = {"apiVersion": API, "kind": "ModelDeployment", "name": "smollm2"}
+    with applied(release, {**scaler, "spec": {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 2}}):
+        release.wait("two engines", lambda: ready_replicas(release) == 2, 240)
+        yield
     release.patch("md/smollm2", {"spec": {"replicas": 1}})
 
 
@@ -38,6 +42,15 @@ def whole(release: Release) -> None:
     release.wait("two engines", lambda: ready_replicas(release) == 2, 240)
     release.wait("no pod is leaving", lambda: not leaving(release), 240)
     release.wait("the head", lambda: release.condition("scl/default", "HeadReady").status == "True", 120)
+
+
+def test_the_scalers_selector_finds_the_models_pods(release: Release) -> None:
+    """An HorizontalPodAutoscaler asked for two, and would measure these."""
+    selector = release.get("md/smollm2")["status"]["selector"]
+    found = release.get("pods", f"--selector={selector}")["items"]
+    ready = release.ready_pods("engine")
+    assert len(ready) == 2
+    assert {pod["metadata"]["name"] for pod in found} == {pod["metadata"]["name"] for pod in ready}
 
 
 def test_a_deleted_gateway_pod_costs_nothing(release: Release) -> None:
@@ -68,12 +81,10 @@ def test_a_killed_engine_costs_the_streams_that_it_had_and_tells_them(release: R
 
 def test_a_drained_node_costs_nothing(release: Release) -> None:
     node = release.ready_pods("engine")[0]["spec"]["nodeName"]
-    options = ("--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s")
     with under_load(release.url(), release.key) as load:
         try:
-            started = time.monotonic()
-            release.site.kubectl("drain", node, *options)
-            print(f"drained in {time.monotonic() - started:.1f} s")
+            took = release.site.drain(node)
+            print(f"drained in {took:.1f} s")
             load.until(AFTER)
         finally:
             release.site.kubectl("uncordon", node)
@@ -117,12 +128,13 @@ def test_a_kuberay_that_is_down_costs_nothing(release: Release) -> None:
     release.site.kubectl("scale", *kuberay, "--replicas=0")
     try:
         with under_load(release.url(), release.key) as load:
-            load.until(AFTER)
-            release.patch("mr/chat", {"spec": {"timeouts": {"total": "500s"}}})
+            weight, revoked = weight_s(release), revoked_s(release)
             load.until(AFTER)
     finally:
         release.site.kubectl("scale", *kuberay, "--replicas=1")
     nothing_lost(load)
+    assert weight < SOON_S
+    assert revoked < SOON_S
 
 
 def ready_replicas(release: Release) -> int:

@@ -60,6 +60,7 @@ def redis(release: Release) -> Iterator[Redis]:
 def chosen_user(release: Release) -> Iterator[int]:
     """What a pod runs as that names no user."""
     with users_are_chosen(release.site, release.namespace) as user:
+        assert user is not None
         yield user
 
 
@@ -96,6 +97,20 @@ def whole(release: Release) -> None:
 
 def test_a_lost_head_with_a_volume_costs_nothing_and_status_tells(release: Release) -> None:
     lose_head(release)
+
+
+def test_a_drained_head_node_costs_nothing(release: Release) -> None:
+    (head,) = release.ready_pods("head")
+    node = head["spec"]["nodeName"]
+    with under_load(release.url(), release.key) as load:
+        try:
+            took = release.site.drain(node)
+            print(f"drained in {took:.1f} s")
+            release.wait("the head", lambda: head_is_back(release, head["metadata"]["name"]), 240)
+            load.until(AFTER)
+        finally:
+            release.site.kubectl("uncordon", node)
+    nothing_lost(load)
 
 
 def test_an_approved_move_to_redis_and_to_users_that_the_cluster_chooses_costs_nothing(

@@ -12,6 +12,7 @@ from tests.e2e.effect import weight_s
 from tests.e2e.load import under_load
 from tests.e2e.release import NAME, NAMESPACE, Release, values
 from tests.e2e.site import Data
+from tradewind_operator.desired import names
 
 pytestmark = pytest.mark.e2e
 TAKES_OVER_S = 20.0
@@ -23,24 +24,26 @@ def test_helm_test_asks_and_is_answered(release: Release) -> None:
 
 
 def test_an_upgrade_and_a_rollback_cost_nothing(release: Release) -> None:
-    served = release.get("rayclusters")["items"]
+    served = release.ray_clusters()
     wanted = changed(release)
-    wanted["operator"]["arbitraryUser"] = True
     with (
         users_are_chosen(release.site, release.namespace) as user,
         under_load(release.url(), release.key) as load,
     ):
+        wanted["operator"]["arbitraryUser"] = user is not None
         release.helm.upgrade(release.chart, NAME, wanted)
         rolled_out(release)
         release.wait("the new limit is in force", lambda: max_tokens(release) == 64, 60)
-        release.wait("the operator is another user", lambda: operators_user(release) == user, 30)
+        release.wait(
+            "the operator is another user", lambda: operators_user(release) == (user or names.USER_ID), 30
+        )
         load.until(10)
         release.helm.rollback(NAME)
         rolled_out(release)
         release.wait("the old limit is in force", lambda: max_tokens(release) != 64, 60)
         load.until(10)
     assert load.unhappy == [], load.summary()
-    assert names(release.get("rayclusters")["items"]) == names(served)
+    assert release.ray_clusters() == served
 
 
 def test_a_weight_is_in_force_soon_while_the_operator_is_replaced(release: Release) -> None:
@@ -54,10 +57,15 @@ def test_a_weight_is_in_force_soon_while_the_operator_is_replaced(release: Relea
 
 
 def test_a_failed_revision_is_mended_by_the_next(release: Release) -> None:
-    wrong = values(release.site)
-    wrong["cluster"]["spec"]["limits"] = {"maxTokens": -1}
-    with pytest.raises(HelmError, match="maxTokens"):
+    wrong = changed(release, 32)
+    # The ConfigMap with the ServingCluster is written, and then the API server refuses a Deployment.
+    wrong["operator"]["resources"] = {
+        "requests": {"cpu": "100m", "memory": "2Gi"},
+        "limits": {"memory": "1Gi"},
+    }
+    with pytest.raises(HelmError, match="memory"):
         release.helm.upgrade(release.chart, NAME, wrong)
+    release.wait("half of it is in force", lambda: max_tokens(release) == 32, 60)
     release.helm.upgrade(release.chart, NAME, changed(release))
     release.wait("the next revision is in force", lambda: max_tokens(release) == 64, 60)
 
@@ -78,10 +86,10 @@ def test_uninstalled_by_the_guide_nothing_is_left(release: Release) -> None:
     assert left(release) == []
 
 
-def changed(release: Release) -> Data:
+def changed(release: Release, max_tokens: int = 64) -> Data:
     """The release's values with another limit."""
     found = values(release.site)
-    found["cluster"]["spec"]["limits"] = {"maxTokens": 64}
+    found["cluster"]["spec"]["limits"] = {"maxTokens": max_tokens}
     return found
 
 
@@ -95,10 +103,6 @@ def operators_user(release: Release) -> int:
 
 def max_tokens(release: Release) -> int:
     return int(release.get("scl/default")["spec"]["limits"]["maxTokens"])
-
-
-def names(objects: list[Data]) -> set[str]:
-    return {each["metadata"]["name"] for each in objects}
 
 
 def left(release: Release) -> list[str]:
