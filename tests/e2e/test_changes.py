@@ -13,6 +13,7 @@ from tests.e2e.effect import SOON_S, UNAUTHORIZED, revoked_s, status_of, tenant,
 from tests.e2e.load import nothing_lost, under_load
 from tests.e2e.models import applied, fails, model
 from tests.e2e.release import Release
+from tests.e2e.site import Data
 
 pytestmark = pytest.mark.e2e
 LABEL = "example.com/generation"
@@ -88,7 +89,7 @@ def test_a_change_that_needs_a_second_cluster_is_held_and_said(release: Release)
 
 
 def test_an_engine_argument_changes_under_load_successor_first(release: Release) -> None:
-    (before,) = engines(release)
+    (before,) = serving(release)
     with under_load(release.url(), release.key) as load:
         release.patch("md/smollm2", {"spec": {"engine": {"args": {"maxNumSeqs": 8}}}})
         took = release.wait("another engine alone", lambda: followed(release, before), 300)
@@ -98,7 +99,7 @@ def test_an_engine_argument_changes_under_load_successor_first(release: Release)
 
 
 def test_a_pools_pods_change_in_the_running_cluster_under_load(release: Release) -> None:
-    serving, (before,) = release.ray_clusters(), engines(release)
+    clusters, (before,) = release.ray_clusters(), serving(release)
     with under_load(release.url(), release.key) as load:
         release.patch("scl/default", {"spec": {"pools": {"cpu": {"pod": {"labels": {LABEL: "next"}}}}}})
         release.wait("an engine with the label", lambda: followed(release, before, **{LABEL: "next"}), 300)
@@ -106,7 +107,7 @@ def test_a_pools_pods_change_in_the_running_cluster_under_load(release: Release)
         print(f"the old worker group is gone {took:.1f} s after its pod")
         load.until(10)
     nothing_lost(load)
-    assert release.ray_clusters() == serving
+    assert release.ray_clusters() == clusters
 
 
 def test_a_second_model_comes_and_goes_and_its_open_stream_ends_whole(release: Release) -> None:
@@ -142,19 +143,21 @@ def long_stream(release: Release, name: str, begun: threading.Event) -> str:
     return "cut"
 
 
-def engines(release: Release) -> list[str]:
-    """Engine pods, those on their way out included."""
-    found = release.get("pods", "--selector=tradewind.dev/role=engine")["items"]
-    return [pod["metadata"]["name"] for pod in found]
+def serving(release: Release) -> list[Data]:
+    """Pods that a replica of the tutorial's model is on, by the selector that its status gives to scalers."""
+    selector = release.get("md/smollm2")["status"]["selector"]
+    found: list[Data] = release.get("pods", f"--selector={selector}")["items"]
+    return found
 
 
-def followed(release: Release, before: str, **labels: str) -> bool:
-    """Whether one engine pod serves, with these labels, and not the one of before."""
-    ready = release.ready_pods("engine")
-    fits = [pod for pod in ready if pod["metadata"]["labels"].items() >= labels.items()]
-    return (
-        len(fits) == 1 and before not in engines(release) and release.condition("md/smollm2").status == "True"
-    )
+def followed(release: Release, before: Data, **labels: str) -> bool:
+    """Whether the model is on one pod that has these labels, and not on the one of before."""
+    if release.condition("md/smollm2").status != "True":
+        return False
+    pods = serving(release)
+    names = {pod["metadata"]["name"] for pod in pods}
+    fits = all(pod["metadata"]["labels"].items() >= labels.items() for pod in pods)
+    return len(pods) == 1 and before["metadata"]["name"] not in names and fits
 
 
 def engine_groups(release: Release) -> list[str]:
