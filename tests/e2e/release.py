@@ -227,7 +227,7 @@ def _is_ready(pod: Data) -> bool:
 
 @contextmanager
 def installed(site: Site, folder: Path, phases: Phases) -> Iterator[Release]:
-    """Install the chart by what the tutorial says; take everything away at the end.
+    """Install the chart, in pods that fit on the nodes; take everything away at the end.
 
     With `TRADEWIND_E2E_KEEP` it stays, and the next run goes on with it.
     """

@@ -1,4 +1,4 @@
-"""From an empty cluster to the first token, by the tutorial's commands."""
+"""From an empty cluster to the first token, in the tutorial's steps."""
 
 from __future__ import annotations
 

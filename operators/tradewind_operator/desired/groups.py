@@ -13,7 +13,6 @@ from tradewind.api.values import Quantity
 from tradewind.compiler.compile import CLUSTER_GATEWAY_CPUS, GATEWAY_ROLE, POOL_LABEL, ROLE_LABEL
 from tradewind_operator.desired import names
 from tradewind_operator.desired.backend import Backend
-from tradewind_operator.desired.cache import cache_volume
 from tradewind_operator.desired.environment import pod_environment
 from tradewind_operator.desired.gcs import gcs_environment, gcs_volume
 from tradewind_operator.desired.leaving import (
@@ -36,6 +35,7 @@ from tradewind_operator.desired.scheduling import (
 from tradewind_operator.desired.volumes import (
     Volume,
     auth_files,
+    cache_volume,
     scratch,
     service_account_files,
     shared_memory,

@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tradewind_operator.desired import names
-from tradewind_operator.desired.cache import cache_claims
-from tradewind_operator.desired.disruption import disruption_budgets
 from tradewind_operator.desired.gcs import gcs_claim
 from tradewind_operator.desired.metadata import metadata
 from tradewind_operator.desired.network import network_policies
+from tradewind_operator.desired.scheduling import disruption_budgets
 from tradewind_operator.desired.service import endpoint_service, gateways_service, service_accounts
+from tradewind_operator.desired.volumes import cache_claims
 from tradewind_operator.desired.world import ClusterWorld, Manifest
 
 

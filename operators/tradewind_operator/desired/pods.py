@@ -1,6 +1,7 @@
 """Pod templates, from the parts that head, gateways and engines have in common.
 
-Values that Kubernetes would fill in are written out: a template that is read back is the same.
+They meet the Pod Security Standard *restricted*, and a little more: the root file system is read-only. Values
+that Kubernetes would fill in are written out: a template that is read back is the same.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from tradewind.api.values import Quantity
 from tradewind_operator.desired import names
 from tradewind_operator.desired.given import scheduled, variables, volumes
 from tradewind_operator.desired.metadata import pod_labels
-from tradewind_operator.desired.security import container_security, pod_security
 from tradewind_operator.desired.volumes import Volume
 from tradewind_operator.desired.world import ClusterWorld, Manifest
 
@@ -90,7 +90,7 @@ def cpu_quantity(cpus: float) -> str:
 
 
 def pod_template(world: ClusterWorld, pod: Pod) -> Manifest:
-    """`template` of a Ray group: a pod that meets the Pod Security Standard *restricted*."""
+    """`template` of a Ray group."""
     given = volumes(pod.settings)
     every = (*pod.volumes, *pod.more_volumes, *given)
     spec: Manifest = {
@@ -136,4 +136,31 @@ def _ray_container(pod: Pod, given: tuple[Volume, ...], needs: Manifest) -> Mani
         ],
         "volumeMounts": [volume.mount() for volume in (*pod.volumes, *given)],
         **pod.container,
+    }
+
+
+def pod_security(*, arbitrary_user: bool = False) -> Manifest:
+    """`spec.securityContext` of a pod. fsGroup lets the user read mounted Secrets and write volumes.
+
+    Args:
+        arbitrary_user: leave user and groups to OpenShift, which refuses a pod that asks for others.
+    """
+    user = names.USER_ID
+    who: Manifest = {} if arbitrary_user else {"runAsUser": user, "runAsGroup": user, "fsGroup": user}
+    return {
+        "runAsNonRoot": True,
+        **who,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def container_security() -> Manifest:
+    """`securityContext` of a container. KubeRay copies Ray's to the init container that it adds."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
     }

@@ -30,7 +30,7 @@ from tradewind_operator.desired.groups import (
     pool_groups,
 )
 from tradewind_operator.desired.metadata import metadata
-from tradewind_operator.desired.security import container_security
+from tradewind_operator.desired.pods import container_security
 from tradewind_operator.desired.volumes import service_account_files
 from tradewind_operator.desired.world import ClusterWorld, Manifest
 from tradewind_operator.kinds import RAY_CLUSTER

@@ -1,4 +1,4 @@
-"""Which nodes pods go to."""
+"""Which nodes pods go to, and how many may be taken off them at a time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Final
 from tradewind.api.nodes import Pool, Toleration
 from tradewind_operator.desired import names
 from tradewind_operator.desired.backend import Backend
-from tradewind_operator.desired.metadata import role_selector
-from tradewind_operator.desired.world import Manifest
+from tradewind_operator.desired.metadata import metadata, role_selector
+from tradewind_operator.desired.world import ClusterWorld, Manifest
 
 _HOSTNAME: Final = "kubernetes.io/hostname"
 _ZONE: Final = "topology.kubernetes.io/zone"
@@ -60,6 +60,33 @@ def stay(backend: Backend) -> dict[str, str]:
     if backend is not Backend.NONE:
         return {}
     return {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
+
+
+def disruption_budgets(world: ClusterWorld, active: str) -> list[Manifest]:
+    """How many pods an eviction may take at a time: one gateway, and nothing for the others, so that
+    `kubectl drain` always comes to an end.
+
+    The head: with its state outside a lost one costs no request. Without, it is an outage, whoever evicts it;
+    a budget would hold up the drain of its node for ever, so it only asks autoscalers to go elsewhere
+    (`stay`). Engines: an evicted one is replaced before it stops, and their number is Serve's.
+
+    `minAvailable` as a number is the only form that Kubernetes can count for pods whose controller has no
+    scale subresource, and a RayCluster has none: `maxUnavailable` would refuse every eviction for ever.
+    """
+    # The pods of a second cluster, during an upgrade, do not make up for those that serve.
+    selector = {**role_selector(world.name, names.GATEWAY_GROUP), names.RAY_CLUSTER_LABEL: active}
+    budget = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata(world, names.gateway_budget(world.name)),
+        "spec": {
+            "minAvailable": world.gateways - 1,
+            "selector": {"matchLabels": selector},
+            # A pod that is not ready serves nobody and must not keep its node from being emptied.
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }
+    return [budget]
 
 
 def head_scheduling(cluster: str) -> Manifest:

@@ -23,6 +23,12 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_decision_is_called_by_its_number(document: Path) -> None:
+    named = re.findall(r"\[(?:[Dd]ecision )?(\d{4})\]\(([^)]+)\)", prose(document))
+    assert [link for number, link in named if not Path(link).name.startswith(f"{number}-")] == []
+
+
 def test_every_document_is_linked_from_another() -> None:
     linked = {
         (document.parent / link).resolve() for document in DOCUMENTS for link in LINK.findall(prose(document))

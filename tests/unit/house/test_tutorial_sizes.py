@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +18,42 @@ from tests.golden.operator.rendering import world_of
 from tests.unit.operator.desired.worlds import config_of, group_of, pod_of
 from tradewind.api.values import Quantity
 from tradewind.schema.chart_values import default_spec
+from tradewind_operator.desired.world import ClusterWorld
 
 ROOT = Path(__file__).resolve().parents[3]
 TUTORIAL = ROOT / "docs" / "tutorials" / "first-answer-on-kubernetes.md"
 KUBERAY = {"cpu": "100m", "memory": "512Mi"}
 """What the chart of KubeRay 1.6 and 1.7 limits, and by that asks for; it is not in this repository."""
 TOGETHER = re.compile(r"([\d.]+) CPUs and ([\d.]+) GiB together")
+ROW = re.compile(r"^\| [^|]+ \| ([\d.]+) \| ([\d.]+) GiB \| ([\d.]+) GiB \|$", re.MULTILINE)
+NODES = re.compile(r"such as for nodes of (\d+) CPUs, (\d+) GiB and a disk of (\d+) GB")
 GIB = 2**30
 
-Room = tuple[Decimal, Decimal]
-"""CPUs and GiB."""
+Room = tuple[Decimal, Decimal, Decimal]
+"""CPUs, GiB of memory, and GiB of the node's disk, rounded up to a tenth."""
 
 
 def room(requests: Iterable[dict[str, str]]) -> Room:
     """The sum of containers' requests."""
-    cpus, memory = Decimal(0), Decimal(0)
+    cpus, memory, disk = Decimal(0), Decimal(0), Decimal(0)
     for asked in requests:
         text = asked["cpu"]
         cpus += Decimal(text[:-1]) / 1000 if text.endswith("m") else Decimal(text)
-        memory += Decimal(int(Quantity.parse(asked["memory"]))) / GIB
-    return cpus, memory
+        memory += gib(asked["memory"])
+        disk += gib(asked["ephemeral-storage"]) if "ephemeral-storage" in asked else 0
+    return cpus, memory, disk.quantize(Decimal("0.1"), ROUND_CEILING)
+
+
+def gib(quantity: str) -> Decimal:
+    return Decimal(int(Quantity.parse(quantity))) / GIB
 
 
 def requests(pod: Manifest) -> list[dict[str, str]]:
     return [container["resources"]["requests"] for container in pod["containers"]]
 
 
-def computed(values: dict[str, Any]) -> list[Room]:
-    """By the rendered chart and the operator's RayCluster, in the order of the tutorial's table."""
+def release(values: dict[str, Any]) -> tuple[Manifest, ClusterWorld]:
+    """The operator's Deployment, and the chart's ServingCluster with the tutorial's model."""
     made = manifests(values)
     (operator,) = (one["spec"] for one in made if one["kind"] == "Deployment")
     (cluster,) = (
@@ -53,7 +62,15 @@ def computed(values: dict[str, Any]) -> list[Room]:
         if one["kind"] == "ConfigMap" and "cluster.json" in one.get("data", {})
     )
     model = (ROOT / "examples" / "cluster-cpu.yaml").read_text(encoding="utf-8")
-    world = world_of(f"{yaml.safe_dump(cluster)}---\n{model}")
+    return operator, world_of(f"{yaml.safe_dump(cluster)}---\n{model}")
+
+
+def computed(values: dict[str, Any]) -> list[Room]:
+    """By the rendered chart and the operator's RayCluster, in the order of the tutorial's table.
+
+    Its last row is the sum of what stands above it.
+    """
+    operator, world = release(values)
     autoscaler = config_of(world)["autoscalerOptions"]["resources"]["requests"]
     gateways = group_of(world, "gateway")["replicas"]
     parts = [
@@ -63,12 +80,23 @@ def computed(values: dict[str, Any]) -> list[Room]:
         requests(pod_of(world, "gateway")) * gateways,
         requests(pod_of(world, f"pool-{world.compiled.pools['smollm2']}")),
     ]
-    return [room(part) for part in (*parts, [asked for part in parts for asked in part])]
+    rows = [room(part) for part in parts]
+    cpus, memory, disk = (sum(column, Decimal(0)) for column in zip(*rows, strict=True))
+    return [*rows, (cpus, memory, disk)]
 
 
 def test_its_table_is_what_the_pods_ask_for() -> None:
-    rows = re.findall(r"^\| [^|]+ \| ([\d.]+) \| ([\d.]+) GiB \|$", TUTORIAL.read_text(), re.MULTILINE)
-    assert [(Decimal(cpus), Decimal(gib)) for cpus, gib in rows] == computed({})
+    rows = ROW.findall(TUTORIAL.read_text())
+    assert [tuple(Decimal(number) for number in row) for row in rows] == computed({})
+
+
+def test_its_largest_pod_is_as_large_as_it_says() -> None:
+    *rows, _ = computed({})
+    engine = rows[-1]
+    assert engine == max(rows, key=lambda row: row[2])
+    cpus, memory, disk = (f"{number:f}".removesuffix(".0") for number in engine)
+    size = f"{cpus} CPUs, {memory} GiB of memory and {disk} GiB of disk on one node"
+    assert size in TUTORIAL.read_text()
 
 
 def test_so_is_its_smaller_pool() -> None:
@@ -77,16 +105,39 @@ def test_so_is_its_smaller_pool() -> None:
     pool = {name: yaml.safe_load(value) for name, value in sets}
     assert set(pool) == {"cpus", "memory"}
     (together,) = TOGETHER.findall(text)
-    *_, found = computed({"cluster": {"spec": {"pools": {"cpu": pool}}}})
-    assert (Decimal(together[0]), Decimal(together[1])) == found
+    *_, (cpus, memory, _) = computed({"cluster": {"spec": {"pools": {"cpu": pool}}}})
+    assert (Decimal(together[0]), Decimal(together[1])) == (cpus, memory)
 
 
 def test_the_readme_says_how_large_the_gpu_pool_is() -> None:
-    pool = default_spec().pools["gpu"]
-    size = f"{pool.gpus} GPU, {pool.cpus:g} CPUs and {int(pool.memory) // GIB} GiB"
-    assert (
-        f"the chart's pool `gpu` is for nodes that can give a pod {size}." in (ROOT / "README.md").read_text()
-    )
+    pool, (_, world) = default_spec().pools["gpu"], release({})
+    (asked,) = requests(pod_of(world, "pool-gpu"))
+    assert int(asked["nvidia.com/gpu"]) == pool.gpus
+    cpus, memory, disk = room([asked])
+    room_of_pod = f"{pool.gpus} GPU, {cpus} CPUs, {memory} GiB of memory and {math.ceil(disk)} GiB of disk"
+    weights = int(pool.cache.size) // GIB
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert f"nodes that can give a pod {room_of_pod}, {weights} of them for weights." in text
+
+
+def test_its_smaller_gpu_pool_fits_on_the_nodes_that_it_names() -> None:
+    text = (ROOT / "README.md").read_text()
+    cpus, memory, disk = map(int, NODES.findall(text)[0])
+    values: dict[str, Any] = {}
+    for path, value in re.findall(r"--set cluster\.spec\.pools\.gpu\.([\w.]+)=(\S+)", text):
+        *above, last = path.split(".")
+        place = values
+        for key in above:
+            place = place.setdefault(key, {})
+        place[last] = yaml.safe_load(value)
+    _, world = release({"cluster": {"spec": {"pools": {"gpu": values}}}})
+    asked = room(requests(pod_of(world, "pool-gpu")))
+    # Pods never get all of a node: a kubelet keeps a tenth of the disk, and some of the rest.
+    assert asked[0] < cpus
+    assert asked[1] < memory
+    assert asked[2] * GIB < disk * 10**9 * Decimal("0.9")
+    model = next(iter(yaml.safe_load_all((ROOT / "examples" / "llama-3.1-8b.yaml").read_text())))
+    assert model["spec"]["resources"]["cpus"] <= values["cpus"]
 
 
 def questions() -> Iterator[tuple[str, str]]:
