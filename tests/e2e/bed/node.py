@@ -14,8 +14,8 @@ from tests.cluster.processes import ProgramEnded
 from tests.e2e.bed import cgroups
 from tests.e2e.bed.access import URL, Access
 from tests.e2e.bed.control_plane import flags, proxy
-from tests.e2e.bed.machines import Machine
-from tests.e2e.bed.plan import DNS, SERVICES, Home, Node
+from tests.e2e.bed.machines import Machine, MachineError
+from tests.e2e.bed.plan import DNS, FIRST_SERVICE, SERVICES, Home, Node
 from tests.e2e.bed.programs import Register, start_program
 from tests.e2e.bed.store import PAUSE, SOCKET, settings
 
@@ -44,7 +44,11 @@ def start_node(
         "kubelet": [str(programs / "kubelet"), *flags(kubelet_flags(node, access, folder))],
     }
     for name, command in commands.items():
-        register.add(start_program(machine, name, command, folder))
+        program = start_program(machine, name, command, folder)
+        register.add(program)
+        if name == "kube-proxy":
+            # kube-router writes whole tables: what kube-proxy puts there meanwhile is lost for good.
+            program.wait_until(lambda: has_services(machine), START_S)
     register.programs[node.name, "containerd"].wait_until(machine.path(SOCKET).exists, START_S)
     _keep_kubelet(node, machine, folder, register)
 
@@ -61,6 +65,15 @@ def _keep_kubelet(node: Node, machine: Machine, folder: Path, register: Register
                 f"kubelet of {node.name} was not ready within {START_S:.0f} s:\n{kubelet.tail()}"
             )
         time.sleep(0.2)
+
+
+def has_services(machine: Machine) -> bool:
+    """Whether kube-proxy has written its rules."""
+    with suppress(MachineError):
+        return f"-A KUBE-SERVICES -d {FIRST_SERVICE}/32" in machine.run(
+            "iptables", "--table=nat", "--list-rules"
+        )
+    return False
 
 
 def listens(address: str, port: int) -> bool:
