@@ -11,7 +11,7 @@ from __future__ import annotations
 from tradewind.compiler.compile import Compiled, compile_resources
 from tradewind.compiler.diagnostics import CompileError
 from tradewind.compiler.world import CLUSTER
-from tradewind_operator.kinds import MODEL_DEPLOYMENT, SERVING_CLUSTER
+from tradewind_operator.kinds import MODEL_DEPLOYMENT, SERVING_CLUSTER, TENANT
 from tradewind_operator.policy.cluster import choose_cluster, deletion_of
 from tradewind_operator.policy.decision import Decision, Deletion
 from tradewind_operator.policy.images import AllowedImages
@@ -56,24 +56,31 @@ class _Deciding:
         self._home = {entry.key: entry for entry in namespace.entries() if namespace.home(entry) == cluster}
         self._judged = [
             entry
-            for entry in self._home.values()
-            if entry.kind != SERVING_CLUSTER.kind and not entry.deleting
+            for entry in namespace.entries()
+            if (entry.key in self._home or entry.kind == TENANT.kind)
+            and entry.kind != SERVING_CLUSTER.kind
+            and not entry.deleting
         ]
+        """Every tenant among them: it opens all clusters, and its home alone speaks about it."""
         self._ladder.enter(self._judged)
 
     def decide(self, allowed: AllowedImages) -> Decision:
         deletion, holding = self._judge_cluster(allowed)
         compiled, in_force = self._compile()
-        home = self._home
+        home, ladder = self._home, self._ladder
+        verdicts = {key: ladder.verdict(entry) for key, entry in home.items() if self._is_judged(entry)}
+        guests = [entry for entry in self._judged if entry.key not in home]
         return Decision(
             namespace=self._namespace.name,
             cluster=self._cluster,
             compiled=compiled,
             in_force=in_force,
-            verdicts={
-                key: self._ladder.verdict(entry) for key, entry in home.items() if self._is_judged(entry)
-            },
+            verdicts=verdicts,
             entries=home,
+            refused=(
+                *(home[key] for key, verdict in verdicts.items() if not verdict.accepted),
+                *(entry for entry in guests if not ladder.verdict(entry).accepted),
+            ),
             draining=tuple(
                 entry.name
                 for entry in home.values()

@@ -30,11 +30,13 @@ class Decision:
     compiled: Compiled | None
     """What to apply. None: change nothing; there is no such cluster, it goes, or it was never accepted."""
     in_force: Mapping[Key, Form]
-    """Every resource that was compiled, as it was compiled."""
+    """Every resource that was compiled, as it was compiled: tenants of any home among them."""
     verdicts: Mapping[Key, Verdict]
     """Of every resource of this home that is not being deleted, and of the ServingCluster."""
     entries: Mapping[Key, Entry]
     """The same resources and those being deleted, as they were read."""
+    refused: tuple[Entry, ...]
+    """All that is not in force as it is written, tenants of another home included: they open this one too."""
     draining: tuple[str, ...]
     """ModelDeployments that are being deleted: they are not in `compiled`, so Serve lets them end."""
     deletion: Deletion
