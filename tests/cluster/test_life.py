@@ -374,6 +374,7 @@ def test_a_tenant_opens_every_cluster_of_its_namespace_until_it_is_revoked(
     objects.edit("Tenant", "both", {"spec": {"models": ["there"]}})
     is_opened_by(objects, place, "both", {"default": [], "second": [new]})
     says(objects, "Tenant", "both", "Accepted", "Accepted")
+    wait_for(lambda: objects.status("Tenant", "both").get("keys") == 1, "its key counts where it opens one")
     objects.edit("Tenant", "both", {"spec": {"models": ["*"]}})
     is_opened_by(objects, place, "both", {"default": [new], "second": [new]})
     objects.edit("Secret", "both", {"data": {"new": None}})

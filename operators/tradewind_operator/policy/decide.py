@@ -8,6 +8,9 @@ Nothing ever goes back up within one decision, so it ends: each resource goes do
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from tradewind.api.tenant import Tenant
 from tradewind.compiler.compile import Compiled, compile_resources
 from tradewind.compiler.diagnostics import CompileError
 from tradewind.compiler.world import CLUSTER
@@ -18,7 +21,7 @@ from tradewind_operator.policy.images import AllowedImages
 from tradewind_operator.policy.judges import Bench, Judge, Place
 from tradewind_operator.policy.ladder import Ladder
 from tradewind_operator.policy.namespace import Entry, Form, Namespace
-from tradewind_operator.policy.references import namespace_models
+from tradewind_operator.policy.references import model_names, namespace_models
 from tradewind_operator.policy.secrets import SecretValues, hashes
 from tradewind_operator.policy.verdict import Finding, Key, Reason
 
@@ -53,6 +56,8 @@ class _Deciding:
         self._missing: Finding | None = None
         """Why no deployment can run here."""
         self._known_models = namespace_models(namespace)
+        self._elsewhere = namespace.elsewhere(cluster)
+        self._open_tenants: Mapping[str, Tenant] = {}
         self._home = {entry.key: entry for entry in namespace.entries() if namespace.home(entry) == cluster}
         self._judged = [
             entry
@@ -77,6 +82,8 @@ class _Deciding:
             in_force=in_force,
             verdicts=verdicts,
             entries=home,
+            tenants=self._open_tenants if compiled is not None or self._elsewhere else {},
+            elsewhere=len(self._elsewhere),
             refused=(
                 *(home[key] for key, verdict in verdicts.items() if not verdict.accepted),
                 *(entry for entry in guests if not ladder.verdict(entry).accepted),
@@ -150,6 +157,7 @@ class _Deciding:
         for judge in bench.judges:
             for entry in judge.in_order([entry for entry in self._judged if entry.kind == judge.kind]):
                 self._judge(judge, entry)
+        self._open_tenants = bench.open_tenants()
         found: dict[Key, Form] = {}
         if self._cluster_form is not None:
             found[SERVING_CLUSTER.kind, self._cluster] = self._cluster_form
@@ -168,5 +176,11 @@ class _Deciding:
 
     def _place(self) -> Place:
         return Place(
-            self._namespace, self._cluster, self._secrets, self._hashes, self._known_models, self._missing
+            self._namespace,
+            self._cluster,
+            self._secrets,
+            self._hashes,
+            self._known_models,
+            model_names(self._elsewhere),
+            self._missing,
         )

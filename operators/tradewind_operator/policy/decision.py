@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tradewind.api.cluster import ServingClusterSpec
+from tradewind.api.tenant import Tenant
 from tradewind.compiler.compile import Compiled
 from tradewind_operator.kinds import SERVING_CLUSTER
 from tradewind_operator.policy.namespace import Entry, Form
@@ -35,6 +36,10 @@ class Decision:
     """Of every resource of this home that is not being deleted, and of the ServingCluster."""
     entries: Mapping[Key, Entry]
     """The same resources and those being deleted, as they were read."""
+    tenants: Mapping[str, Tenant]
+    """Every tenant with the keys and models that it has in some cluster of the namespace."""
+    elsewhere: int
+    """ModelDeployments and ModelRoutes of the namespace's other clusters."""
     refused: tuple[Entry, ...]
     """All that is not in force as it is written, tenants of another home included: they open this one too."""
     draining: tuple[str, ...]

@@ -41,6 +41,8 @@ class Place:
     """Of `policy.secrets.hashes`."""
     known_models: frozenset[str]
     """Of `namespace_models`."""
+    elsewhere: frozenset[str]
+    """Those of other clusters."""
     missing: Finding | None
     """Why nothing can run here; None where something can."""
 
@@ -143,6 +145,8 @@ class Tenants:
     routes: Mapping[str, ModelRoute]
     kind: str = TENANT.kind
     taken: dict[str, Tenant] = field(default_factory=dict)
+    open: dict[str, Tenant] = field(default_factory=dict)
+    """What they may call, here or in other clusters."""
     _owners: dict[str, str] = field(default_factory=dict)
     """Hash of a key → the tenant whose it is."""
     _models: frozenset[str] = frozenset()
@@ -168,6 +172,8 @@ class Tenants:
             return None
         self._own(entry, left)
         # Which of its models are served is this cluster's affair, and nothing wrong with the tenant.
+        if (anywhere := reduced_tenant(left, place.secrets, self._models | place.elsewhere)) is not None:
+            self.open[entry.name] = anywhere
         if (here := reduced_tenant(left, place.secrets, self._models)) is not None:
             self.taken[entry.name] = here
         return []
@@ -213,6 +219,10 @@ class Bench:
         self._routes = Routes(place, self._deployments.taken)
         self._tenants = Tenants(place, self._deployments.taken, self._routes.taken)
         self.judges: tuple[Judge, ...] = (self._deployments, self._routes, self._tenants)
+
+    def open_tenants(self) -> Mapping[str, Tenant]:
+        """What each tenant may call in some cluster of the namespace."""
+        return self._tenants.open
 
     def taken(self) -> dict[Key, Resource]:
         """Everything that was taken, as it may be compiled."""
