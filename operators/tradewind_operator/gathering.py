@@ -101,6 +101,9 @@ class Gatherer:
         values = await self._read_secrets(key, namespace, memory, now, full=full)
         if not changed and memory.secrets == before:
             return False
+        if not changed and memory.documents is not None:
+            # What was accepted since they were listed stands in them by now, and may have to go on.
+            memory.namespace = namespace = await asyncio.to_thread(Namespace.of, memory.documents)
         memory.decision = await asyncio.to_thread(
             decide, key.cluster, namespace, memory.secrets, self._allowed
         )
@@ -154,11 +157,7 @@ def _refuses_more(memory: Memory) -> bool:
     return (
         not memory.listed_all
         and decision is not None
-        and any(
-            not verdict.accepted
-            and condition_of(decision.entries[key].status, ACCEPTED).get("status") != FALSE
-            for key, verdict in decision.verdicts.items()
-        )
+        and any(condition_of(entry.status, ACCEPTED).get("status") != FALSE for entry in decision.refused)
     )
 
 

@@ -1,8 +1,9 @@
 """Which reconciles an event wakes: what changed, and which ServingClusters must be looked at because of it.
 
 Pure state, used in one event loop. An object is told by a digest of what people (or KubeRay) change in it,
-so that the operator's own writes of status and finalizers ask for nothing. What slips through is caught by
-the resync.
+so that the operator's own writes of status and finalizers ask for nothing; but for what was accepted of a
+tenant, which one cluster of its namespace writes and the others go by. What slips through is caught by the
+resync.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from tradewind_operator.kinds import MODEL_DEPLOYMENT, RAY_CLUSTER, SERVING_CLUSTER, Resource
+from tradewind_operator.kinds import MODEL_DEPLOYMENT, RAY_CLUSTER, SERVING_CLUSTER, TENANT, Resource
 
 DEFAULT_CLUSTER: Final = "default"
 CLUSTER_LABEL: Final = "tradewind.dev/cluster"
@@ -43,7 +44,8 @@ class Wakeups:
         if change == "DELETED":
             self._seen.pop(uid, None)
         else:
-            digest = hash(_content(kind, body))
+            shared = kind == TENANT and len(self._homes.get(namespace, ())) > 1
+            digest = hash(_content(kind, body) + (_accepted(body) if shared else ""))
             if self._seen.get(uid) == digest:
                 return []
             self._seen[uid] = digest
@@ -83,6 +85,11 @@ def _content(kind: Resource, body: Mapping[str, Any]) -> str:
         generation = metadata.get("generation", metadata.get("resourceVersion"))
         told = [generation, *(metadata.get(field) for field in fields)]
     return json.dumps(told, sort_keys=True)
+
+
+def _accepted(body: Mapping[str, Any]) -> str:
+    """What another cluster than the one that wrote it cannot know: which spec was taken last."""
+    return json.dumps((body.get("status") or {}).get("accepted"), sort_keys=True)
 
 
 def _steady(value: Any) -> Any:

@@ -133,10 +133,19 @@ class Site:
 
     def weights(self, model: str, cluster: str = "default") -> dict[str, int]:
         """Weights in a route, by deployment, as the gateways were given it last; empty: no route."""
-        gateway = self.apps(cluster).get("gateway")
-        routes = gateway["deployments"][0]["user_config"].get("routes") or () if gateway is not None else ()
+        routes = self._gateway(cluster).get("routes") or ()
         variants = next((entry["variants"] for entry in routes if entry["model"] == model), ())
         return {variant["deployment"]: variant.get("weight", 1) for variant in variants}
+
+    def key_hashes(self, tenant: str, cluster: str = "default") -> set[str]:
+        """Of a tenant's keys, as the gateways were given them last; empty: nobody knows the tenant there."""
+        tenants = self._gateway(cluster).get("tenants") or ()
+        return {digest for entry in tenants if entry["name"] == tenant for digest in entry["key_hashes"]}
+
+    def _gateway(self, cluster: str) -> Data:
+        gateway = self.apps(cluster).get("gateway")
+        config: Data = gateway["deployments"][0]["user_config"] if gateway is not None else {}
+        return config
 
     @contextmanager
     def operator(

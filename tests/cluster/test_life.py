@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -18,6 +18,8 @@ from tests.cluster.objects import Objects, wait_for
 from tests.cluster.operated import Operator, Site, site
 from tests.cluster.ray import Data
 from tests.cluster.spans import Spans, spans
+from tradewind.api.key_hash import key_hash
+from tradewind_operator.desired import names
 
 pytestmark = pytest.mark.cluster
 
@@ -336,6 +338,52 @@ def test_weights_are_live(objects: Objects, place: Site) -> None:
     is_ready(objects, "ModelRoute", "chat")
     assert place.weights("chat") == {"llama": 30, "mistral": 70}
     assert ray_cluster(objects) == before
+
+
+def hashed(objects: Objects, cluster: str, *keys: str) -> set[str]:
+    """As the gateways of a ServingCluster know API keys."""
+    own = objects.get("Secret", names.auth_secret(cluster))["data"][names.HASH_KEY_KEY]
+    return {key_hash(key, base64.b64decode(own)) for key in keys}
+
+
+def is_opened_by(objects: Objects, place: Site, tenant: str, keys: dict[str, list[str]]) -> None:
+    """Wait until the gateways of each ServingCluster know exactly these keys of the tenant."""
+    for where, which in keys.items():
+
+        def known(where: str = where, which: Iterable[str] = tuple(which)) -> bool:
+            return place.key_hashes(tenant, where) == hashed(objects, where, *which)
+
+        wait_for(known, f"{where} is opened by {len(which)} keys of {tenant}")
+
+
+def test_a_tenant_opens_every_cluster_of_its_namespace_until_it_is_revoked(
+    objects: Objects, place: Site
+) -> None:
+    old, new = "tw-a-key-for-two-clusters-00000000001", "tw-a-key-for-two-clusters-00000000002"
+    keys = [{"secret": {"name": "both", "key": key}} for key in ("old", "new")]
+    objects.apply(secret("both", old=old, new=new))
+    objects.apply_all([cluster("second"), model("there", cluster="second"), tenant("both", keys=keys)])
+    is_ready(objects, "ModelDeployment", "there")
+    is_opened_by(objects, place, "both", {"default": [old, new], "second": [old, new]})
+    says(objects, "ServingCluster", "second", "Ready")
+    objects.edit("Tenant", "both", {"spec": {"keys": keys[1:]}})
+    is_opened_by(objects, place, "both", {"default": [new], "second": [new]})
+    objects.edit("Tenant", "both", {"spec": {"models": ["nobody-has-this"]}})
+    says(objects, "Tenant", "both", "ModelNotFound", "Accepted")
+    is_opened_by(objects, place, "both", {"default": [], "second": []})
+    objects.edit("Tenant", "both", {"spec": {"models": ["there"]}})
+    is_opened_by(objects, place, "both", {"default": [], "second": [new]})
+    says(objects, "Tenant", "both", "Accepted", "Accepted")
+    wait_for(lambda: objects.status("Tenant", "both").get("keys") == 1, "its key counts where it opens one")
+    objects.edit("Tenant", "both", {"spec": {"models": ["*"]}})
+    is_opened_by(objects, place, "both", {"default": [new], "second": [new]})
+    objects.edit("Secret", "both", {"data": {"new": None}})
+    is_opened_by(objects, place, "both", {"default": [], "second": []})
+    says(objects, "Tenant", "both", "SecretKeyNotFound", "Accepted")
+    objects.edit("Secret", "both", {"stringData": {"new": new}})
+    is_opened_by(objects, place, "both", {"default": [new], "second": [new]})
+    objects.delete("Tenant", "both")
+    is_opened_by(objects, place, "both", {"default": [], "second": []})
 
 
 def test_no_secret_is_anywhere_but_in_secrets(objects: Objects, operator: Operator, traces: Spans) -> None:

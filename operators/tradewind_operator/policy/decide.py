@@ -8,17 +8,20 @@ Nothing ever goes back up within one decision, so it ends: each resource goes do
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from tradewind.api.tenant import Tenant
 from tradewind.compiler.compile import Compiled, compile_resources
 from tradewind.compiler.diagnostics import CompileError
 from tradewind.compiler.world import CLUSTER
-from tradewind_operator.kinds import MODEL_DEPLOYMENT, SERVING_CLUSTER
+from tradewind_operator.kinds import MODEL_DEPLOYMENT, SERVING_CLUSTER, TENANT
 from tradewind_operator.policy.cluster import choose_cluster, deletion_of
 from tradewind_operator.policy.decision import Decision, Deletion
 from tradewind_operator.policy.images import AllowedImages
 from tradewind_operator.policy.judges import Bench, Judge, Place
 from tradewind_operator.policy.ladder import Ladder
 from tradewind_operator.policy.namespace import Entry, Form, Namespace
-from tradewind_operator.policy.references import namespace_models
+from tradewind_operator.policy.references import model_names, namespace_models
 from tradewind_operator.policy.secrets import SecretValues, hashes
 from tradewind_operator.policy.verdict import Finding, Key, Reason
 
@@ -53,27 +56,38 @@ class _Deciding:
         self._missing: Finding | None = None
         """Why no deployment can run here."""
         self._known_models = namespace_models(namespace)
+        self._elsewhere = namespace.elsewhere(cluster)
+        self._open_tenants: Mapping[str, Tenant] = {}
         self._home = {entry.key: entry for entry in namespace.entries() if namespace.home(entry) == cluster}
         self._judged = [
             entry
-            for entry in self._home.values()
-            if entry.kind != SERVING_CLUSTER.kind and not entry.deleting
+            for entry in namespace.entries()
+            if (entry.key in self._home or entry.kind == TENANT.kind)
+            and entry.kind != SERVING_CLUSTER.kind
+            and not entry.deleting
         ]
+        """Every tenant among them: it opens all clusters, and its home alone speaks about it."""
         self._ladder.enter(self._judged)
 
     def decide(self, allowed: AllowedImages) -> Decision:
         deletion, holding = self._judge_cluster(allowed)
         compiled, in_force = self._compile()
-        home = self._home
+        home, ladder = self._home, self._ladder
+        verdicts = {key: ladder.verdict(entry) for key, entry in home.items() if self._is_judged(entry)}
+        guests = [entry for entry in self._judged if entry.key not in home]
         return Decision(
             namespace=self._namespace.name,
             cluster=self._cluster,
             compiled=compiled,
             in_force=in_force,
-            verdicts={
-                key: self._ladder.verdict(entry) for key, entry in home.items() if self._is_judged(entry)
-            },
+            verdicts=verdicts,
             entries=home,
+            tenants=self._open_tenants if compiled is not None or self._elsewhere else {},
+            elsewhere=len(self._elsewhere),
+            refused=(
+                *(home[key] for key, verdict in verdicts.items() if not verdict.accepted),
+                *(entry for entry in guests if not ladder.verdict(entry).accepted),
+            ),
             draining=tuple(
                 entry.name
                 for entry in home.values()
@@ -143,6 +157,7 @@ class _Deciding:
         for judge in bench.judges:
             for entry in judge.in_order([entry for entry in self._judged if entry.kind == judge.kind]):
                 self._judge(judge, entry)
+        self._open_tenants = bench.open_tenants()
         found: dict[Key, Form] = {}
         if self._cluster_form is not None:
             found[SERVING_CLUSTER.kind, self._cluster] = self._cluster_form
@@ -161,5 +176,11 @@ class _Deciding:
 
     def _place(self) -> Place:
         return Place(
-            self._namespace, self._cluster, self._secrets, self._hashes, self._known_models, self._missing
+            self._namespace,
+            self._cluster,
+            self._secrets,
+            self._hashes,
+            self._known_models,
+            model_names(self._elsewhere),
+            self._missing,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tradewind.api.cluster import ServingClusterSpec
+from tradewind.api.tenant import Tenant
 from tradewind.compiler.compile import Compiled
 from tradewind_operator.kinds import SERVING_CLUSTER
 from tradewind_operator.policy.namespace import Entry, Form
@@ -30,11 +31,17 @@ class Decision:
     compiled: Compiled | None
     """What to apply. None: change nothing; there is no such cluster, it goes, or it was never accepted."""
     in_force: Mapping[Key, Form]
-    """Every resource that was compiled, as it was compiled."""
+    """Every resource that was compiled, as it was compiled: tenants of any home among them."""
     verdicts: Mapping[Key, Verdict]
     """Of every resource of this home that is not being deleted, and of the ServingCluster."""
     entries: Mapping[Key, Entry]
     """The same resources and those being deleted, as they were read."""
+    tenants: Mapping[str, Tenant]
+    """Every tenant with the keys and models that it has in some cluster of the namespace."""
+    elsewhere: int
+    """ModelDeployments and ModelRoutes of the namespace's other clusters."""
+    refused: tuple[Entry, ...]
+    """All that is not in force as it is written, tenants of another home included: they open this one too."""
     draining: tuple[str, ...]
     """ModelDeployments that are being deleted: they are not in `compiled`, so Serve lets them end."""
     deletion: Deletion

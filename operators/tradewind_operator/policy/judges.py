@@ -13,6 +13,7 @@ from typing import Protocol
 from tradewind.api.deployment import ModelDeployment
 from tradewind.api.resources import Resource
 from tradewind.api.route import ModelRoute
+from tradewind.api.secrets import ApiKeyRef
 from tradewind.api.tenant import Tenant
 from tradewind.compiler.documents import Located
 from tradewind.compiler.world import unknown
@@ -25,7 +26,7 @@ from tradewind_operator.policy.references import (
     with_tenants,
     without_revoked,
 )
-from tradewind_operator.policy.secrets import SecretValues, references_of, secret_findings
+from tradewind_operator.policy.secrets import SecretValues, secret_findings
 from tradewind_operator.policy.verdict import Finding, Key, Reason
 
 
@@ -40,6 +41,8 @@ class Place:
     """Of `policy.secrets.hashes`."""
     known_models: frozenset[str]
     """Of `namespace_models`."""
+    elsewhere: frozenset[str]
+    """Those of other clusters."""
     missing: Finding | None
     """Why nothing can run here; None where something can."""
 
@@ -142,6 +145,8 @@ class Tenants:
     routes: Mapping[str, ModelRoute]
     kind: str = TENANT.kind
     taken: dict[str, Tenant] = field(default_factory=dict)
+    open: dict[str, Tenant] = field(default_factory=dict)
+    """What they may call, here or in other clusters."""
     _owners: dict[str, str] = field(default_factory=dict)
     """Hash of a key → the tenant whose it is."""
     _models: frozenset[str] = frozenset()
@@ -149,43 +154,61 @@ class Tenants:
 
     def in_order(self, entries: Iterable[Entry]) -> Iterable[Entry]:
         self._models = callable_models(self.deployments.values(), self.routes.values())
-        return sorted(entries, key=lambda entry: entry.precedence)
+        ordered = sorted(entries, key=lambda entry: entry.precedence)
+        for entry in ordered:
+            if entry.accepted is not None:
+                # It keeps these before anybody is judged: another's edit takes no key from who has it.
+                self._own(entry, without_revoked(_tenant(entry.accepted.resource), entry.document))
+        return ordered
 
     def judge(self, entry: Entry, resource: Resource, *, as_written: bool) -> list[Finding] | None:
-        assert isinstance(resource, Tenant)
-        place, tenant = self.place, resource
-        if findings := self._findings(entry, tenant, as_written):
-            return findings
+        place, tenant = self.place, _tenant(resource)
         if not as_written:
-            tenant = without_revoked(tenant, entry.document)
+            tenant = self._without_taken(entry, without_revoked(tenant, entry.document))
+        elif findings := self._findings(entry, tenant):
+            return findings
         left = reduced_tenant(tenant, place.secrets, place.known_models)
         if left is None:
             return None
-        self._owners |= dict.fromkeys(self._key_hashes(left), entry.name)
+        self._own(entry, left)
         # Which of its models are served is this cluster's affair, and nothing wrong with the tenant.
+        if (anywhere := reduced_tenant(left, place.secrets, self._models | place.elsewhere)) is not None:
+            self.open[entry.name] = anywhere
         if (here := reduced_tenant(left, place.secrets, self._models)) is not None:
             self.taken[entry.name] = here
         return []
 
-    def _findings(self, entry: Entry, tenant: Tenant, as_written: bool) -> list[Finding]:
+    def _findings(self, entry: Entry, tenant: Tenant) -> list[Finding]:
         place = self.place
         findings = [
             Finding(
                 Reason.KEY_IN_USE,
-                f"spec.keys: found a key that Tenant {self._owners[digest]!r} has; allowed: keys of its own",
+                f"spec.keys: found a key that Tenant {owner!r} has; allowed: keys of its own",
             )
-            for digest in self._key_hashes(tenant)
-            if self._owners.get(digest, entry.name) != entry.name
+            for key in tenant.spec.keys
+            if (owner := self._owner(key)) not in (None, entry.name)
         ]
-        if not as_written:
-            return findings
-        references = References(place.namespace, place.cluster)
         findings += secret_findings(tenant, place.secrets, place.namespace.name)
+        references = References(place.namespace, place.cluster)
         return findings + references.tenant_findings(tenant, place.known_models)
 
-    def _key_hashes(self, tenant: Tenant) -> list[str]:
-        places = [(reference.name, reference.key) for _, reference, _ in references_of(tenant)]
-        return [self.place.hashes[place] for place in places if place in self.place.hashes]
+    def _without_taken(self, entry: Entry, tenant: Tenant) -> Tenant:
+        keys = tuple(key for key in tenant.spec.keys if self._owner(key) in (None, entry.name))
+        return tenant.model_copy(update={"spec": tenant.spec.model_copy(update={"keys": keys})})
+
+    def _own(self, entry: Entry, tenant: Tenant) -> None:
+        for key in tenant.spec.keys:
+            if (digest := self._digest(key)) is not None:
+                self._owners.setdefault(digest, entry.name)
+
+    def _owner(self, key: ApiKeyRef) -> str | None:
+        """The tenant whose this key is; None: nobody's, or it is not there."""
+        digest = self._digest(key)
+        return self._owners.get(digest) if digest is not None else None
+
+    def _digest(self, key: ApiKeyRef) -> str | None:
+        place = (key.secret.name, key.secret.key) if key.secret is not None else None
+        return self.place.hashes.get(place) if place is not None else None
 
 
 class Bench:
@@ -196,6 +219,10 @@ class Bench:
         self._routes = Routes(place, self._deployments.taken)
         self._tenants = Tenants(place, self._deployments.taken, self._routes.taken)
         self.judges: tuple[Judge, ...] = (self._deployments, self._routes, self._tenants)
+
+    def open_tenants(self) -> Mapping[str, Tenant]:
+        """What each tenant may call in some cluster of the namespace."""
+        return self._tenants.open
 
     def taken(self) -> dict[Key, Resource]:
         """Everything that was taken, as it may be compiled."""
@@ -208,6 +235,11 @@ class Bench:
         for name, tenant in tenants.items():
             found[self._tenants.kind, name] = tenant
         return found
+
+
+def _tenant(resource: Resource) -> Tenant:
+    assert isinstance(resource, Tenant)
+    return resource
 
 
 def _route_precedence(entry: Entry) -> tuple[bool, tuple[bool, str, str]]:

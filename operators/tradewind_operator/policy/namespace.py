@@ -2,7 +2,7 @@
 
 A resource has up to two forms: `current`, as it is written, and `accepted`, what the operator took last
 and keeps in the status. Every resource has exactly one home, the ServingCluster whose reconcile speaks
-about it, so that no two ever write the same status.
+about it, so that no two ever write the same status. Tenants open all of them, whichever speaks about them.
 """
 
 from __future__ import annotations
@@ -188,6 +188,15 @@ class Namespace:
     def entries(self) -> Iterable[Entry]:
         """All resources, kind by kind."""
         return (entry for table in self.tables.values() for entry in table.values())
+
+    def models(self) -> list[Entry]:
+        """Every ModelDeployment and ModelRoute that stays."""
+        return [entry for entry in (*self.deployments.values(), *self.routes.values()) if not entry.deleting]
+
+    def elsewhere(self, cluster: str) -> list[Entry]:
+        """Those of `models` that another ServingCluster has."""
+        homes = self.clusters.keys() - {cluster}
+        return [entry for entry in self.models() if self.home(entry) in homes] if homes else []
 
     def home(self, entry: Entry) -> str:
         """The ServingCluster whose reconcile speaks about a resource; that of a tenant, the speaker."""

@@ -18,7 +18,7 @@ from tradewind.api.tenant import Tenant
 from tradewind.compiler.documents import Located
 from tradewind.compiler.world import unknown
 from tradewind_operator.kinds import MODEL_DEPLOYMENT, TENANT
-from tradewind_operator.policy.namespace import Namespace
+from tradewind_operator.policy.namespace import Entry, Namespace
 from tradewind_operator.policy.secrets import SecretValues, State, found
 from tradewind_operator.policy.verdict import Finding, Reason
 
@@ -114,10 +114,13 @@ class References:
 
 def namespace_models(namespace: Namespace) -> frozenset[str]:
     """Every name that is a model's in some cluster of the namespace, in force or not."""
+    return model_names(namespace.models())
+
+
+def model_names(entries: Iterable[Entry]) -> frozenset[str]:
+    """What these ModelDeployments and ModelRoutes may be called by."""
     names: set[str] = set()
-    for entry in (*namespace.deployments.values(), *namespace.routes.values()):
-        if entry.deleting:
-            continue
+    for entry in entries:
         if entry.kind == MODEL_DEPLOYMENT.kind:
             names.add(entry.name)
         for form in entry.forms():

@@ -299,6 +299,40 @@ async def test_a_key_that_left_its_secret_opens_nothing_a_second_later() -> None
     assert world.keys(name) == []
 
 
+async def test_two_clusters_of_a_namespace_take_the_same_keys_and_one_speaks_of_the_tenant() -> None:
+    world, other = World(), ClusterKey("ns", "other")
+    far = model("far", cluster="other", resources={"cpus": 2, "memory": "4Gi"})
+    world.put(*all_of_it()[:-1], changed(cluster(pools={"cpu": POOL}), "metadata.name", "other"), far)
+
+    async def given() -> list[int]:
+        """How many keys the gateways of each have, a second later: each cluster hashes for itself."""
+        world.clock.time += 1.1
+        for key in (other, KEY):
+            await world.reconciler(key)
+        found = [world.keys(name) for name in world.clusters()]
+        assert len({key for keys in found for key in keys}) == sum(map(len, found))
+        return [len(keys) for keys in found]
+
+    for _ in range(8):
+        world.rays.play(world.api, "ns")
+        await world.reconciler(other)
+        await world.settle(1)
+    world.put(secret("keys", acme=CANARY, second=f"{CANARY}-2"))
+    world.put(tenant("acme", keys=[{"secret": {"name": "keys", "key": key}} for key in ("acme", "second")]))
+    world.clock.time += 31
+    await world.reconciler(other)
+    assert "status" not in world.get(TENANT, "acme")
+    await world.reconciler(KEY)
+    assert world.reasons(TENANT, "acme")["Accepted"] == "Accepted"
+    world.reconciler.changed(other, TENANT)  # As `Wakeups` says of what was accepted.
+    assert await given() == [2, 2]
+    world.put(secret("keys", acme=CANARY))
+    assert await given() == [1, 1]
+    assert world.reasons(TENANT, "acme")["Accepted"] == "SecretKeyNotFound"
+    world.put(secret("keys"))
+    assert await given() == [0, 0]
+
+
 async def test_a_change_of_a_route_takes_at_most_ten_calls() -> None:
     world = World()
     world.put(*all_of_it())

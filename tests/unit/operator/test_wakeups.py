@@ -46,6 +46,19 @@ def test_a_route_or_tenant_concerns_every_cluster_of_its_namespace() -> None:
     assert router.seen(MODEL_ROUTE, "ADDED", body("chat")) == [ClusterKey("ns", "a"), ClusterKey("ns", "b")]
 
 
+def test_what_was_accepted_of_a_tenant_is_news_where_several_clusters_go_by_it() -> None:
+    router, taken = Wakeups(), {"accepted": {"generation": 1, "spec": {"models": ["*"]}}, "keys": 1}
+    router.seen(SERVING_CLUSTER, None, body("a"))
+    assert router.seen(TENANT, "ADDED", body("acme"))
+    assert router.seen(TENANT, "MODIFIED", body("acme", status=taken)) == []
+    router.seen(SERVING_CLUSTER, None, body("b"))
+    both = [ClusterKey("ns", "a"), ClusterKey("ns", "b")]
+    assert router.seen(TENANT, "ADDED", body("beta")) == both
+    assert router.seen(TENANT, "MODIFIED", body("beta", status=taken)) == both
+    assert router.seen(TENANT, "MODIFIED", body("beta", status={**taken, "keys": 2})) == []
+    assert router.seen(SERVING_CLUSTER, "MODIFIED", body("a", status=taken)) == []
+
+
 def test_a_rayservice_counts_by_its_status_without_times() -> None:
     router = Wakeups()
     labels = {"labels": {"tradewind.dev/cluster": "chat"}}

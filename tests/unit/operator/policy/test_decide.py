@@ -44,6 +44,12 @@ def served(decision: Decision) -> tuple[set[str], dict[str, list[str]], set[str]
     return set(decision.compiled.engines), routes, {entry.name for entry in gateway.tenants}
 
 
+def keys(decision: Decision) -> dict[str, tuple[str, ...]]:
+    """Tenants of the compiled configuration, with the hashes of their keys."""
+    assert decision.compiled is not None
+    return {entry.name: entry.key_hashes for entry in decision.compiled.gateway.tenants}
+
+
 def test_a_platform_without_fault_is_accepted_in_whole() -> None:
     decision = decided(*platform())
     assert all(verdict.accepted for verdict in decision.verdicts.values())
@@ -148,6 +154,39 @@ def test_clusters_share_a_namespace() -> None:
     assert said(a, "ModelRoute", "both") == (False, "MixedClusters", None)
     assert not set(a.verdicts) & set(b.verdicts)
     assert said(a, "Tenant", "acme") == (True, "Accepted", 1)
+
+
+def test_every_tenant_opens_every_cluster_of_its_namespace_and_one_speaks_about_it() -> None:
+    rule = {"match": {"tenants": ["acme"]}, "variant": "v-y"}
+    parts = [cluster("a"), cluster("b"), model("x", cluster="a"), model("y", cluster="b")]
+    parts += [route("to-y", "y", rules=[rule]), tenant(models=["*"]), tenant("beta", models=["to-y"])]
+    a, b = decided(*parts, about="a"), decided(*parts, about="b")
+    assert keys(a) == {"acme": ("aa" * 32,)}
+    assert keys(b) == {"acme": ("aa" * 32,), "beta": ("bb" * 32,)}
+    assert b.compiled is not None
+    assert [each.tenants for each in b.compiled.gateway.routes[0].rules] == [("acme",)]
+    assert said(a, "Tenant", "acme") == said(a, "Tenant", "beta") == (True, "Accepted", 1)
+    assert [key for key in {**b.entries, **b.verdicts} if key[0] == "Tenant"] == []
+    assert (a.refused, b.refused) == ((), ())
+
+
+def test_a_tenant_goes_from_every_cluster_with_its_key_or_its_deletion() -> None:
+    parts = [cluster("a"), cluster("b"), model("x", cluster="a"), model("y", cluster="b")]
+    revoked = revoking(tenant(), modells=["*"])
+    left = [keys(decided(*parts, revoked, about=each)) for each in ("a", "b")]
+    assert left == [{"acme": ("bb" * 32,)}] * 2
+    no_key = {("acme", "key"): SecretValue(State.NO_KEY)}
+    assert keys(decided(*parts, accepted(tenant()), about="b", secrets=no_key)) == {}
+    assert keys(decided(*parts, deleting(accepted(tenant())), about="b")) == {}
+
+
+def test_a_wrong_tenant_is_told_so_once_and_is_out_of_every_cluster() -> None:
+    wrong = tenant("beta", models=["nobody"])
+    parts = [cluster("a"), cluster("b"), model("y", cluster="b"), tenant(), wrong]
+    a, b = decided(*parts, about="a"), decided(*parts, about="b")
+    assert said(a, "Tenant", "beta") == (False, "ModelNotFound", None)
+    assert set(keys(b)) == {"acme"}
+    assert [entry.name for entry in a.refused] == [entry.name for entry in b.refused] == ["beta"]
 
 
 def test_images_off_the_list_are_refused() -> None:
@@ -369,3 +408,30 @@ def test_without_readable_keys_a_tenant_is_closed() -> None:
     decision = decided(*platform()[:-1], revoking(tenant(), keys="none"))
     assert decision.compiled is not None
     assert decision.compiled.gateway.tenants == ()
+
+
+def test_a_key_that_another_tenant_has_by_now_closes_nobody() -> None:
+    """Moved from acme to aaa, which is judged first, by somebody who mistyped a field of acme beside it."""
+    moved = edited(accepted(tenant("aaa")), "spec.keys", [{"secret": {"name": "acme", "key": "key"}}])
+    decision = decided(*platform()[:-1], moved, revoking(tenant(), modells=["chat"]))
+    assert said(decision, "Tenant", "aaa") == (True, "Accepted", 2)
+    assert said(decision, "Tenant", "acme") == (False, "Invalid", 1)
+    assert keys(decision) == {"aaa": ("aa" * 32,), "acme": ("bb" * 32,)}
+
+
+def test_an_edit_takes_no_key_from_the_tenant_that_has_it() -> None:
+    two = [{"secret": {"name": name, "key": "key"}} for name in ("beta", "acme")]
+    grabbing = edited(accepted(tenant("aaa", keys=two[:1])), "spec.keys", two)
+    decision = decided(*platform(), grabbing)
+    assert said(decision, "Tenant", "aaa") == (False, "KeyInUse", 1)
+    assert said(decision, "Tenant", "acme") == (True, "Accepted", 1)
+    assert keys(decision) == {"aaa": ("bb" * 32,), "acme": ("aa" * 32,)}
+
+
+def test_a_secret_with_the_key_of_another_tenant_opens_nothing_and_the_other_keys_go_on() -> None:
+    places = [{"secret": {"name": name, "key": "key"}} for name in ("copied", "beta")]
+    copied = {**KEYS, ("copied", "key"): KEYS["acme", "key"]}
+    parts = [cluster(), model(), accepted(tenant()), accepted(tenant("zz", keys=places))]
+    decision = decided(*parts, secrets=copied)
+    assert said(decision, "Tenant", "zz") == (False, "KeyInUse", 1)
+    assert keys(decision) == {"acme": ("aa" * 32,), "zz": ("bb" * 32,)}

@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 
-from tests.unit.operator.policy.objects import cluster, decided, deleting, edited, model, platform
+from tests.unit.operator.policy.objects import (
+    cluster,
+    decided,
+    deleting,
+    edited,
+    model,
+    platform,
+    route,
+    tenant,
+)
 from tests.unit.operator.status.scenes import (
     ACTIVE,
     LATER,
@@ -65,6 +74,17 @@ def test_a_healthy_platform_says_all_there_is_to_say() -> None:
     assert condition(new[CLUSTER], "ClusterUpgrade") == ("False", "NoUpgrade")
     counts = ("gatewayReplicas", "gatewayReady", "models", "routes", "tenants", "rayCluster")
     assert [new[CLUSTER][name] for name in counts] == [2, 2, 2, 2, 1, ACTIVE]
+
+
+def test_a_tenant_is_told_what_it_opens_in_every_cluster_of_its_namespace() -> None:
+    parts = [cluster(), model(), cluster("second"), model("there", cluster="second"), route("to-it", "there")]
+    parts += [tenant("acme", models=["there", "to-it"])]
+    told = statuses(healthy(*parts))[TENANT]
+    assert (condition(told, "Accepted")[0], told["keys"], told["models"]) == ("True", 1, 2)
+    told = statuses(healthy(*parts[:-1], tenant("acme", models=["llama", "there"])))[TENANT]
+    assert (told["keys"], told["models"]) == (1, 2)
+    told = statuses(healthy(*parts[:-1], tenant("acme", models=["*"])))[TENANT]
+    assert (told["keys"], told["models"]) == (1, 3)
 
 
 def test_a_status_that_was_written_is_not_written_again() -> None:
