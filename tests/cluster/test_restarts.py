@@ -90,7 +90,7 @@ def has_another_head(objects: Objects) -> bool:
 def has_groups(objects: Objects, count: int) -> bool:
     """One RayCluster of so many groups, and nobody on the way from one group to another."""
     (ray,) = serving(objects)
-    moved = objects.condition("ServingCluster", "default", "PodsCurrent")[1] == "Current"
+    moved = objects.condition("ServingCluster", "default", "PodsCurrent")[0] == "True"
     return moved and len(ray["spec"]["workerGroupSpecs"]) == count and all_ready(objects)
 
 

@@ -12,8 +12,11 @@ constant for any `drain.timeout`, which is at most an hour. A pod that has drain
   latest. An engine waits for its successor as long as there is room for one, half an hour at most; in a
   pool that is full it is stopped at once (`tradewind.serve.leaving`). A gateway has no room elsewhere by
   design (one per pod, and KubeRay replaces a pod only when it is gone) and is stopped at once.
-- The hook ends when no replica is left in the pod. Where Ray's head is gone too, it ends at once: nobody is
-  left to take replicas out of rotation.
+- The hook ends when no replica is left in the pod.
+- Where Ray's head is away too, nobody takes replicas out of rotation. A gateway looks for it once, when its
+  streams have ended, and ends at once. So does an engine's pod in which no replica runs; with one it waits
+  for the next head, which is told anew that the node goes, and ends when none has answered for
+  `_HEAD_AWAY_S`.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ _MAX_DRAIN_S: Final = 3_600
 _ENDPOINTS_S: Final = 15
 _SUCCESSOR_S: Final = 1_800
 """As long as an engine waits for its successor; a test compares it with the hook's own."""
-_MARGIN_S: Final = 120
+_HEAD_AWAY_S: Final = 90
+"""As long as an engine waits for a head; a test compares it, too."""
+_MARGIN_S: Final = _HEAD_AWAY_S + 30
 
 WORKER_GRACE_S: Final = _ENDPOINTS_S + max(MAX_STREAM_S, _SUCCESSOR_S) + _MAX_DRAIN_S + 2 * _MARGIN_S
 _LEAVES: Final = f"{names.PREFIX}/bin/python -m tradewind.serve.leaving"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from tradewind.rayapi.app_status import AppStatus
 from tradewind_operator.desired import names
 from tradewind_operator.kinds import MODEL_DEPLOYMENT, MODEL_ROUTE, TENANT
 from tradewind_operator.planning.clusters import UpgradeState
-from tradewind_operator.planning.moves import GATEWAY
+from tradewind_operator.planning.moves import GATEWAY, Moves
 from tradewind_operator.policy.cluster import DELETE_MODELS
 from tradewind_operator.policy.decision import Deletion
 from tradewind_operator.policy.namespace import Entry
@@ -27,8 +27,10 @@ from tradewind_operator.status.conditions import (
     Status,
     accepted,
     first,
+    listed,
     written,
 )
+from tradewind_operator.status.leaving import leaving_said
 from tradewind_operator.status.observation import Observation, common, present
 
 EARLIER_RELEASE: Final = "RayServiceOfEarlierRelease"
@@ -129,30 +131,30 @@ def _upgrade(cluster: _Cluster) -> Said:
 
 
 def _pods_current(cluster: _Cluster) -> Said:
-    moves = cluster.seen.moves
+    """How far models have moved to pods as they are wanted, and which pods are on their way out meanwhile."""
+    moved, leaving = _moves(cluster.seen.moves), ""
+    if (active := cluster.seen.active) is not None:
+        leaving = leaving_said(active.leaving, cluster.seen.drains)
+    if moved is not None:
+        return replace(moved, message=f"{moved.message} {leaving}".rstrip())
+    text = "Everything runs on pods as they are wanted now."
+    return Said(TRUE, "Leaving", f"{text} {leaving}") if leaving else Said(TRUE, "Current", text)
+
+
+def _moves(moves: Moves) -> Said | None:
     if moves.failed:
         text = (
-            f"{_listed(moves.failed)} cannot start on the new pods, so {_listed(moves.waiting)} stays on "
+            f"{listed(moves.failed)} cannot start on the new pods, so {listed(moves.waiting)} stays on "
             "those of before. Repair or delete it, or take the change of the pods back."
         )
         return Said(FALSE, "MoveFailed", text)
     if moves.moving or moves.waiting:
         text = (
-            f"The pods have changed. On their way to new ones: {_listed(moves.moving) or 'none yet'}; "
-            f"next: {_listed(moves.waiting) or 'none'}."
+            f"The pods have changed. On their way to new ones: {listed(moves.moving) or 'none yet'}; "
+            f"next: {listed(moves.waiting) or 'none'}."
         )
         return Said(FALSE, "Moving", text)
-    text = "Everything runs on pods as they are wanted now."
-    if (active := cluster.seen.active) is not None and active.leaving:
-        text += (
-            f" On their way out: {_listed(active.leaving)}; answers that have begun end first, and an "
-            "engine waits for its successor while its pool has room."
-        )
-    return Said(TRUE, "Current", text)
-
-
-def _listed(found: tuple[str, ...]) -> str:
-    return ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "")
+    return None
 
 
 # The chain

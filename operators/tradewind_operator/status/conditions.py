@@ -93,6 +93,11 @@ def written(
     return conditions
 
 
+def listed(found: Sequence[str]) -> str:
+    """Names in a sentence, ten at most."""
+    return ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "")
+
+
 def changed(old: Status | None, new: Status) -> bool:
     """Whether the new status must be written."""
     return dict(old or {}) != dict(new)

@@ -93,6 +93,13 @@ class Observation:
         return wanted
 
     @cached_property
+    def drains(self) -> Mapping[str, float]:
+        """ModelDeployment → seconds for which a replica that leaves may end what it has."""
+        compiled = self.decision.compiled
+        engines = compiled.engines if compiled is not None else {}
+        return {name: settings.drain_timeout_s for name, settings in engines.items()}
+
+    @cached_property
     def routes(self) -> Mapping[str, RouteEntry]:
         """Model name → the gateway's entry of its route."""
         compiled = self.decision.compiled

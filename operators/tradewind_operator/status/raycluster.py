@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tradewind_operator.desired import names
 from tradewind_operator.planning.objects import annotations_of
+from tradewind_operator.status.leaving import LeavingGroup, leaving_of
 from tradewind_operator.status.pods import PodSeen, problems_of, waits_of
 
 _CHAIN: Final = (("ReplicaFailure", "True"), ("HeadPodReady", "False"), ("RayClusterProvisioned", "False"))
@@ -38,8 +39,8 @@ class RayClusterState:
     """The same in sentences."""
     waits: Mapping[str, str] = field(default_factory=dict)
     """Kind of worker group → why none of its pods is ready; empty where one is."""
-    leaving: tuple[str, ...] = ()
-    """Its pods that are on their way out."""
+    leaving: tuple[LeavingGroup, ...] = ()
+    """Its groups that pods are on their way out of."""
 
     @classmethod
     def of(cls, cluster: Mapping[str, Any], pods: Sequence[PodSeen] = ()) -> RayClusterState:
@@ -55,7 +56,7 @@ class RayClusterState:
             reason=reason,
             why=why,
             waits=waits_of(pods, name),
-            leaving=tuple(sorted(pod.name for pod in pods if pod.ray_cluster == name and pod.ending)),
+            leaving=leaving_of(cluster, pods),
         )
 
 

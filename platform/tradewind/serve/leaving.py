@@ -1,12 +1,14 @@
 """How an engine's node leaves Ray: `python -m tradewind.serve.leaving`, the preStop hook of an engine's pod.
 
 Ray is told that the node goes, by a deadline. Serve then starts a successor of each replica first, and stops
-a replica at the deadline less its `drain.timeout` at the latest. With room for a successor the deadline is
-far, because weights take their time. Without room, waiting only keeps the node: the deadline becomes the
-drain time-out alone, so that the replica takes nothing new and ends what it has.
+a replica at the deadline less its `drain.timeout` at the latest. How far the deadline is depends on the room
+for successors (`successors.py`). The hook says on the container's output what it waits for, and ends when no
+replica is left.
 
-There is room while a successor has a node, or while the autoscaler is bringing a pod to the pool. The hook
-says on the container's output what it waits for, and ends when no replica is left.
+A head that does not answer is mostly one that is being replaced: the next one has its state, takes the
+replicas up again and can be told anew that the node goes. So a pod with a replica in it waits for `AWAY_S`,
+by the clock and from the first question without an answer; then it ends, because nobody takes replicas out of
+rotation. A pod in which no replica runs has nothing to wait for and ends at once.
 """
 
 from __future__ import annotations
@@ -14,174 +16,198 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, Protocol, TextIO, TypeVar
 
+from ray.exceptions import RayError
+
+from tradewind.serve.successors import SUCCESSOR_S, Leaving, Seen, look, pods_come
 from tradewind.telemetry.logs import setup_logging
 
 _LOG = logging.getLogger("tradewind.serve.leaving")
 
-SUCCESSOR_S: Final = 1_800.0
-"""How long a successor may take to come up."""
-ROOM_S: Final = 30.0
-"""How long there must have been no room before none is believed in: the autoscaler needs some seconds."""
-AGAIN_S: Final = 10
-"""A request for a pod that follows a refused one within these seconds is the same one again."""
+AWAY_S: Final = 90.0
+"""How long a pod with a replica in it waits for a head: one that was lost is back within 35 s as a rule."""
+_DRAIN_S: Final = 3_600.0
+"""The longest `drain.timeout` there is."""
+_ANSWER_S: Final = 10
+"""How long one answer may take. GCS must be asked with a bound: without one its client ends this process when
+GCS stays away."""
 _POLL_S: Final = 2.0
-_LIVE: Final = frozenset({"STARTING", "UPDATING", "RECOVERING", "RUNNING", "PENDING_MIGRATION"})
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One look at the cluster."""
-
-    replicas: int
-    """Replicas on this node that are not yet told to stop."""
-    stopping: int
-    """Replicas on this node that end what they have."""
-    drain_s: float
-    """Longest drain time-out among both."""
-    has_successors: bool
-    """Every deployment that leaves has a replica that starts on another node."""
-    pods_come: bool
-    """The autoscaler is bringing a pod of this pool."""
-
-
-def look(applications: Mapping[str, Any], node: str, *, pods_come: bool) -> Seen:
-    """What Serve's REST answer says of the node with this id."""
-    replicas = stopping = 0
-    drain_s, unplaced = 0.0, False
-    for deployment in _deployments(applications):
-        here = [one["state"] for one in deployment["replicas"] if one.get("node_id") == node]
-        if not here:
-            continue
-        live = sum(state in _LIVE for state in here)
-        replicas, stopping = replicas + live, stopping + len(here) - live
-        config = deployment.get("deployment_config") or {}
-        drain_s = max(drain_s, float(config.get("graceful_shutdown_timeout_s") or 0))
-        starting = [one for one in deployment["replicas"] if one["state"] == "STARTING"]
-        unplaced |= live > sum(one.get("node_id") not in (None, node) for one in starting)
-    return Seen(replicas, stopping, drain_s, replicas > 0 and not unplaced, pods_come)
-
-
-def _deployments(applications: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    for application in applications.get("applications", {}).values():
-        yield from application.get("deployments", {}).values()
-
-
-def pods_come(state: Any, node_type: str) -> bool:
-    """Whether the autoscaler, by its own `AutoscalingState`, brings a pod to a worker group.
-
-    It asks KubeRay for one more than the group may have, too, and does so again each time that is refused: a
-    request that follows a refusal brings nothing.
-    """
-    of_type = [one for one in state.failed_instance_requests if one.ray_node_type_name == node_type]
-    refused = max((one.failed_ts for one in of_type), default=0)
-    requests = [
-        one.request_ts for one in state.pending_instance_requests if one.ray_node_type_name == node_type
-    ]
-    return any(one.ray_node_type_name == node_type for one in state.pending_instances) or any(
-        asked > refused + AGAIN_S for asked in requests
-    )
-
-
-class Leaving:
-    """The deadline of the node, as looks come in. Times are seconds of one clock."""
-
-    def __init__(self, started: float) -> None:
-        self._no_room_since: float | None = None
-        self._started = started
-        self.short = False
-        """Whether the node no longer waits for a successor."""
-
-    def deadline(self, seen: Seen, now: float) -> tuple[float, str] | None:
-        """A new deadline and why, or None where the one that stands is right."""
-        if self.short or not seen.replicas:
-            return None
-        if now - self._started >= SUCCESSOR_S:
-            return self._shorten(seen, now, f"no successor was ready within {SUCCESSOR_S:g} s")
-        if seen.has_successors or seen.pods_come:
-            self._no_room_since = None
-            return None
-        if self._no_room_since is None:
-            self._no_room_since = now
-        if now - self._no_room_since < ROOM_S:
-            return None
-        return self._shorten(seen, now, "the pool has no room for a successor")
-
-    def _shorten(self, seen: Seen, now: float, why: str) -> tuple[float, str]:
-        self.short = True
-        return now + seen.drain_s, f"{why}: {seen.replicas} replicas end within {seen.drain_s:g} s"
+_SILENT: Final = (OSError, HTTPException, ValueError, RayError)
+"""What comes of a head that is away, or there and not yet itself. Ray's errors, `RpcError` among them, have a
+tree of their own."""
+_Answer = TypeVar("_Answer")
 
 
 class _Ray:
-    """The node's own Ray: its GCS, and Serve's REST API on the head."""
+    """The node's own Ray: its GCS, and Serve's REST API on the head.
+
+    Each method raises one of `_SILENT` when the head does not answer: OSError or HTTPException where it is
+    asked over HTTP, ValueError where what it says is no answer, RayError where GCS is asked. Each takes two
+    answers' time at most, and 40 s more where GCS' port takes connections and nobody answers on it.
+    """
 
     def __init__(self, address: str, node_type: str, dashboard_port: int = 8265) -> None:
-        from ray._raylet import GcsClient  # type: ignore[attr-defined] # compiled
-
-        self._gcs = GcsClient(address=address)
+        self._address = address
         self._url = f"http://{address.rpartition(':')[0]}:{dashboard_port}/api/serve/applications/"
         self._type = node_type
+        self._gcs: Any = None
 
     def node(self, address: str) -> str | None:
         """Id of the live node with this IP address, in hex."""
-        for node_id, info in self._gcs.get_all_node_info(timeout=10).items():
+        found = self._ask(lambda gcs: gcs.get_all_node_info(timeout=_ANSWER_S))
+        for node_id, info in found.items():
             if info.node_manager_address == address and not info.death_info.reason and info.state == 0:
                 return str(node_id.hex())
         return None
 
     def drain(self, node: str, remaining_s: float) -> None:
-        """Tell Ray that the node goes, by then at the latest."""
+        """Tell Ray that the node goes, by then at the latest. It may be told again, with another deadline."""
         from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
         reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
         deadline_ms = round((time.time() + remaining_s) * 1000)
-        self._gcs.drain_node(node, reason, "the pod ends", deadline_ms)
+        self._ask(lambda gcs: gcs.drain_node(node, reason, "the pod ends", deadline_ms, timeout=_ANSWER_S))
 
     def see(self, node: str) -> Seen:
-        """One look. Raises OSError or ValueError when the head does not answer."""
+        """One look."""
         request = urllib.request.Request(self._url)  # noqa: S310 - http, see above
         if token := os.environ.get("RAY_AUTH_TOKEN"):
             request.add_header("Authorization", f"Bearer {token}")
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - http, see above
+        with urllib.request.urlopen(request, timeout=_ANSWER_S) as answer:  # noqa: S310 - http, see above
             return look(json.load(answer), node, pods_come=self._pods_come())
 
     def _pods_come(self) -> bool:
         from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 
         reply = GetClusterStatusReply()
-        reply.ParseFromString(self._gcs.get_cluster_status(timeout_s=10))
+        reply.ParseFromString(self._ask(lambda gcs: gcs.get_cluster_status(timeout_s=_ANSWER_S)))
         return pods_come(reply.autoscaling_state, self._type)
 
+    def _ask(self, question: Callable[[Any], _Answer]) -> _Answer:
+        """GCS' answer. A client that got none is given up: it goes on knowing the GCS that is gone."""
+        client = self._gcs or self._connected()
+        self._gcs = None
+        answer = question(client)
+        self._gcs = client
+        return answer
 
-def leave(ray: _Ray, node: str, *, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Take the node away and wait until no replica is left on it. Ends early when the head is lost."""
-    started = time.monotonic()
-    leaving, missed = Leaving(started), 0
-    ray.drain(node, SUCCESSOR_S + 3_600)
-    _LOG.info("the pod ends; its replicas leave when their successors are ready")
-    while missed < 30:
+    def _connected(self) -> Any:
+        from ray._raylet import GcsClient  # type: ignore[attr-defined] # compiled
+
+        host, _, port = self._address.rpartition(":")
+        # Ray's client would try for 40 s where nobody listens.
+        with socket.create_connection((host, int(port)), timeout=_ANSWER_S):
+            return GcsClient(address=self._address)
+
+
+class Head(Protocol):
+    """What a leaving node asks of Ray's head, as `_Ray` does it. All may raise one of `_SILENT`."""
+
+    def node(self, address: str) -> str | None: ...
+    def drain(self, node: str, remaining_s: float) -> None: ...
+    def see(self, node: str) -> Seen: ...
+
+
+class _Departure:
+    """A node on its way out: what its head was told, and since when it does not answer."""
+
+    def __init__(
+        self, head: Head, address: str, serves: Callable[[], bool], clock: Callable[[], float]
+    ) -> None:
+        self._head, self._address = head, address
+        self._serves, self._clock = serves, clock
+        self._leaving = Leaving(clock())
+        self._until = clock() + SUCCESSOR_S + _DRAIN_S
+        self._node: str | None = None
+        self._is_told = False
+        self._silent_since: float | None = None
+
+    def is_over(self) -> bool:
+        """Ask the head once, tell it what it must know, and say whether the pod may end."""
+        asked = self._clock()
         try:
-            seen = ray.see(node)
-        except (OSError, ValueError, RuntimeError):
-            missed += 1
-            sleep(_POLL_S)
-            continue
-        missed = 0
-        if not seen.replicas + seen.stopping:
+            over = self._goes_on()
+        except _SILENT as error:
+            return self._is_lost(asked, error)
+        if self._silent_since is not None:
+            _LOG.info("the head answers again")
+        self._silent_since = None
+        return over
+
+    def _goes_on(self) -> bool:
+        self._node = node = self._node or self._head.node(self._address)
+        if node is None:
+            _LOG.info("Ray has no live node here")
+            return True
+        if not self._is_told:
+            self._tell(node)
+        seen = self._head.see(node)
+        if not seen.replicas + seen.stopping and not (seen.unknown and self._serves()):
             _LOG.info("no replica is left")
-            return
-        if (new := leaving.deadline(seen, now := time.monotonic())) is not None:
-            ray.drain(node, max(0.0, new[0] - now))
-            _LOG.info(new[1])
+            return True
+        if (new := self._leaving.deadline(seen, self._clock())) is not None:
+            self._until, why = new
+            _LOG.info(why)
+            self._tell(node)
+        return False
+
+    def _tell(self, node: str) -> None:
+        self._is_told = False
+        self._head.drain(node, max(1.0, self._until - self._clock()))
+        self._is_told = True
+
+    def _is_lost(self, asked: float, error: Exception) -> bool:
+        """Whether a head that does not answer is given up. One that comes back is told everything again."""
+        self._is_told = False
+        self._leaving.forget()
+        if not self._serves():
+            _LOG.info("the head does not answer, and no replica runs here")
+            return True
+        if self._silent_since is None:
+            self._silent_since = asked
+            _LOG.info(f"the head does not answer, and is waited for: {AWAY_S:g} s at most ({error})")
+        if self._clock() - self._silent_since < AWAY_S:
+            return False
+        _LOG.info(f"no head for {AWAY_S:g} s: nobody takes replicas out of rotation any more")
+        return True
+
+
+def serves(processes: Path = Path("/proc")) -> bool:
+    """Whether a replica of Serve runs in this pod, by the name that Ray gives its process."""
+    for command in processes.glob("[0-9]*/cmdline"):
+        try:
+            if command.read_bytes().startswith(b"ray::ServeReplica"):
+                return True
+        except OSError:  # it has ended since
+            continue
+    return False
+
+
+def leave(
+    head: Head,
+    address: str,
+    *,
+    serves: Callable[[], bool] = serves,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Take the node with this IP address away, and wait until no replica is left on it.
+
+    While the head does not answer it waits for one, `AWAY_S` at most and only if a replica `serves` here.
+    Nothing of `_SILENT` escapes.
+    """
+    _LOG.info("the pod ends; its replicas leave when their successors are ready")
+    departure = _Departure(head, address, serves, clock)
+    while not departure.is_over():
         sleep(_POLL_S)
-    _LOG.info("the head does not answer: nobody takes replicas out of rotation any more")
 
 
 def _output() -> TextIO:
@@ -198,8 +224,7 @@ def main() -> None:
 
     setup_logging("leaving", stream=_output(), fields={"pod": os.environ.get("HOSTNAME", "")})
     ray = _Ray(os.environ["RAY_ADDRESS"], os.environ.get("RAY_NODE_TYPE_NAME", ""))
-    if (node := ray.node(get_node_ip_address())) is not None:
-        leave(ray, node)
+    leave(ray, get_node_ip_address())
 
 
 if __name__ == "__main__":

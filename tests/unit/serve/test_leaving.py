@@ -1,105 +1,243 @@
-"""How long an engine's node waits for successors: while there is room, and no longer than that."""
+"""What an engine's hook does while Ray's head is there, away for a moment, or gone for good."""
 
 from __future__ import annotations
 
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.core.generated.autoscaler_pb2 import AutoscalingState
+from ray.exceptions import AuthenticationError, RpcError
 
-from tradewind.serve.leaving import ROOM_S, SUCCESSOR_S, Leaving, Seen, look, pods_come
+from tradewind.serve.leaving import _SILENT, AWAY_S, _Ray, leave, serves
+from tradewind.serve.successors import ROOM_S, SUCCESSOR_S, Seen
 
-HERE, THERE = "a" * 56, "b" * 56
-
-
-def answer(*replicas: tuple[str, str | None], drain_s: float = 300) -> dict[str, Any]:
-    """Serve's REST answer for one application with these replicas' states and nodes."""
-    found = [{"state": state, "node_id": node} for state, node in replicas]
-    deployment = {"deployment_config": {"graceful_shutdown_timeout_s": drain_s}, "replicas": found}
-    return {"applications": {"llama": {"deployments": {"engine": deployment}}}}
+NODE, ADDRESS = "a" * 56, "10.0.0.7"
+BUSY = Seen(replicas=1, stopping=0, drain_s=300, has_successors=True, pods_come=False)
+FULL = Seen(replicas=1, stopping=0, drain_s=300, has_successors=False, pods_come=False)
+EMPTY = Seen(replicas=0, stopping=0, drain_s=0, has_successors=False, pods_come=False)
+LOST = RpcError("Timed out while waiting for GCS to become available.", rpc_code=4)
 
 
-def seen(*, successors: bool = False, pods: bool = False, replicas: int = 1) -> Seen:
-    return Seen(replicas=replicas, stopping=0, drain_s=300, has_successors=successors, pods_come=pods)
+class Cluster:
+    """A head whose answers and absences go by a clock, and the clock, which only sleeps and answers move."""
+
+    def __init__(
+        self, says: Callable[[float], Seen], away: Callable[[float], Exception | None], answer_s: float = 0
+    ) -> None:
+        self.time = 0.0
+        self.drained: list[tuple[float, float]] = []
+        """When Ray was told, and by when the node goes."""
+        self._says, self._away, self._answer_s = says, away, answer_s
+
+    def node(self, address: str) -> str | None:
+        self._answers()
+        return NODE if address == ADDRESS else None
+
+    def drain(self, node: str, remaining_s: float) -> None:
+        self._answers()
+        assert node == NODE
+        self.drained.append((self.time, self.time + remaining_s))
+
+    def see(self, node: str) -> Seen:
+        self._answers()
+        assert node == NODE
+        return self._says(self.time)
+
+    def _answers(self) -> None:
+        if (error := self._away(self.time)) is not None:
+            self.time += self._answer_s
+            raise error
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+        assert self.time < 10 * SUCCESSOR_S, "it never ends"
+
+    def leave(self, *, serves: bool = True, address: str = ADDRESS) -> float:
+        """Seconds after which the hook ended."""
+        leave(self, address, serves=lambda: serves, clock=lambda: self.time, sleep=self.sleep)
+        return self.time
+
+
+def until(end: float, then: Seen = EMPTY, before: Seen = BUSY) -> Callable[[float], Seen]:
+    return lambda now: before if now < end else then
+
+
+def between(start: float, end: float, error: Exception = LOST) -> Callable[[float], Exception | None]:
+    return lambda now: error if start <= now < end else None
+
+
+def never(_: float) -> None:
+    return None
+
+
+def test_a_node_whose_replicas_have_gone_may_end() -> None:
+    cluster = Cluster(until(50), never)
+    assert cluster.leave() == 50
+    assert cluster.drained == [(0, SUCCESSOR_S + 3_600)]
+
+
+def test_a_node_that_ray_does_not_know_may_end() -> None:
+    cluster = Cluster(until(50), never)
+    assert cluster.leave(address="10.0.0.8") == 0
+    assert cluster.drained == []
+
+
+@pytest.mark.parametrize("answer_s", [0, 10, 20], ids=["refused", "no answer", "no answer twice"])
+def test_a_head_that_is_gone_for_good_is_given_up_by_the_clock(answer_s: float) -> None:
+    ended = Cluster(until(1e6), between(20, 1e9), answer_s).leave()
+    assert 20 + AWAY_S <= ended <= 20 + AWAY_S + answer_s + 2
+
+
+@pytest.mark.parametrize("lost", [0, 20], ids=["from the first", "later"])
+def test_without_a_replica_nobody_waits_for_a_head(lost: float) -> None:
+    assert Cluster(until(1e6), between(lost, 1e9)).leave(serves=False) == lost
 
 
 @pytest.mark.parametrize(
-    ("replicas", "expected"),
+    "error",
     [
-        ([("PENDING_MIGRATION", HERE), ("STARTING", None)], (1, 0, False)),
-        ([("PENDING_MIGRATION", HERE), ("STARTING", THERE)], (1, 0, True)),
-        ([("PENDING_MIGRATION", HERE), ("PENDING_MIGRATION", HERE), ("STARTING", THERE)], (2, 0, False)),
-        ([("PENDING_MIGRATION", HERE), ("RUNNING", THERE)], (1, 0, False)),
-        ([("STOPPING", HERE), ("RUNNING", THERE)], (0, 1, False)),
-        ([("RUNNING", THERE)], (0, 0, False)),
+        LOST,
+        AuthenticationError("RPC error: WrongClusterID"),
+        ConnectionRefusedError(),
+        ValueError("Serve has no controller yet"),
     ],
-    ids=["nowhere to go", "placed", "one of two placed", "another replica is no successor", "ends", "empty"],
+    ids=lambda error: type(error).__name__,
 )
-def test_what_is_seen_of_a_node(replicas: list[Any], expected: tuple[int, int, bool]) -> None:
-    found = look(answer(*replicas), HERE, pods_come=False)
-    assert (found.replicas, found.stopping, found.has_successors) == expected
-    assert found.drain_s == (300 if any(node == HERE for _, node in replicas) else 0)
+def test_a_head_that_comes_back_is_told_again_and_the_drain_goes_on(error: Exception) -> None:
+    cluster = Cluster(until(200), between(20, 55, error))
+    assert cluster.leave() == 200
+    assert [told for told, _ in cluster.drained] == [0, 56]
+    assert {by for _, by in cluster.drained} == {SUCCESSOR_S + 3_600}
 
 
-def test_a_full_pool_shortens_the_wait_to_the_drain_time_out() -> None:
-    leaving = Leaving(started=0)
-    assert leaving.deadline(seen(), 1) is None
-    assert leaving.deadline(seen(), ROOM_S) is None
-    found = leaving.deadline(seen(), 1 + ROOM_S)
-    assert found is not None
-    assert found[0] == 1 + ROOM_S + 300
-    assert "no room" in found[1]
-    assert leaving.deadline(seen(), 2 + ROOM_S) is None  # said once
+def test_a_head_that_is_away_when_the_pod_is_asked_to_leave_is_waited_for() -> None:
+    cluster = Cluster(until(200), between(0, 31))
+    assert cluster.leave() == 200
+    assert cluster.drained == [(32, SUCCESSOR_S + 3_600)]
 
 
-@pytest.mark.parametrize("room", [{"successors": True}, {"pods": True}], ids=["placed", "a pod comes"])
-def test_room_that_comes_late_is_waited_for(room: dict[str, bool]) -> None:
-    leaving = Leaving(started=0)
-    assert leaving.deadline(seen(), 0) is None
-    assert leaving.deadline(seen(**room), ROOM_S - 1) is None
-    assert leaving.deadline(seen(), ROOM_S) is None  # the count begins anew
-    assert leaving.deadline(seen(**room), 10 * ROOM_S) is None
+def test_each_absence_counts_for_itself() -> None:
+    def away(now: float) -> Exception | None:
+        return LOST if now % 100 >= 100 - 0.8 * AWAY_S else None
+
+    assert Cluster(until(1_000), away).leave() == 1_000
 
 
-def test_a_successor_that_never_gets_ready_is_not_waited_for_for_ever() -> None:
-    leaving = Leaving(started=100)
-    assert leaving.deadline(seen(successors=True), 99 + SUCCESSOR_S) is None
-    found = leaving.deadline(seen(successors=True), 100 + SUCCESSOR_S)
-    assert found is not None
-    assert found[0] == 100 + SUCCESSOR_S + 300
-    assert "no successor was ready" in found[1]
+def test_a_shorter_deadline_that_no_head_heard_is_told_to_the_next() -> None:
+    looks: list[float] = []
+
+    def says(now: float) -> Seen:
+        looks.append(now)
+        return EMPTY if now >= 200 else FULL
+
+    def away(now: float) -> Exception | None:
+        """From the moment when it has said, for the last time, that there is no room."""
+        return LOST if now < 60 and looks and looks[-1] >= ROOM_S else None
+
+    cluster = Cluster(says, away)
+    assert cluster.leave() == 200
+    assert cluster.drained == [(0, SUCCESSOR_S + 3_600), (60, ROOM_S + 300)]
 
 
-def test_a_node_that_only_ends_what_it_has_gets_no_new_deadline() -> None:
-    assert Leaving(started=0).deadline(seen(replicas=0), 10 * SUCCESSOR_S) is None
+def test_room_is_looked_for_anew_when_the_head_is_back() -> None:
+    cluster = Cluster(until(400, before=FULL), between(10, 70))
+    assert cluster.leave() == 400
+    assert cluster.drained[-1] == (70 + ROOM_S, 70 + ROOM_S + 300)
+
+
+@pytest.mark.parametrize("serving", [True, False], ids=["a replica", "no replica"])
+def test_a_controller_that_takes_replicas_up_is_believed_when_it_has_them(serving: bool) -> None:
+    unsure = Seen(0, 0, 0, has_successors=False, pods_come=False, unknown=1)
+    assert Cluster(until(150, before=unsure), never).leave(serves=serving) == (150 if serving else 0)
+
+
+def test_what_it_waits_for_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        Cluster(until(200), between(20, 55)).leave()
+    said = [record.message for record in caplog.records]
+    assert [line for line in said if "the head" in line] == [
+        "the head does not answer, and is waited for: 90 s at most "
+        "(Timed out while waiting for GCS to become available.)",
+        "the head answers again",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("state", "come"),
-    [
-        ({}, False),
-        ({"pending_instance_requests": [("pool-a", 1_000)]}, True),
-        ({"pending_instance_requests": [("pool-b", 1_000)]}, False),
-        ({"pending_instances": ["pool-a"]}, True),
-        ({"pending_instances": ["pool-b"]}, False),
-        # What a full pool looks like: KubeRay refuses, and the autoscaler asks again with every look.
-        ({"pending_instance_requests": [("pool-a", 1_005)], "failed": [("pool-a", 1_005)]}, False),
-        ({"pending_instance_requests": [("pool-a", 1_005)], "failed": [("pool-a", 1_000), ("pool-a", 1_005)]},
-         False),
-        # Refused a while ago; meanwhile there is room.
-        ({"pending_instance_requests": [("pool-a", 1_100)], "failed": [("pool-a", 1_000)]}, True),
-        ({"pending_instance_requests": [("pool-a", 1_005)], "failed": [("pool-b", 1_005)]}, True),
-        ({"pending_instances": ["pool-a"], "failed": [("pool-a", 1_005)]}, True),
-    ],
-    ids=["nothing", "asked", "for another", "on its way", "another is", "refused", "again and again",
-         "once", "another was", "but one comes"],
-)  # fmt: skip
-def test_a_pod_comes_while_the_autoscaler_is_not_refused(state: dict[str, Any], come: bool) -> None:
-    found = AutoscalingState()
-    for kind, at in state.get("pending_instance_requests", ()):
-        found.pending_instance_requests.add(ray_node_type_name=kind, count=1, request_ts=at)
-    for kind in state.get("pending_instances", ()):
-        found.pending_instances.add(ray_node_type_name=kind)
-    for kind, at in state.get("failed", ()):
-        found.failed_instance_requests.add(ray_node_type_name=kind, count=1, failed_ts=at)
-    assert pods_come(found, "pool-a") is come
+    ("command", "found"),
+    [("ray::ServeReplica:chat:engine", True), ("ray::IDLE", False), ("grep\0^ray::ServeReplica", False)],
+)
+def test_a_pod_serves_while_ray_names_a_process_of_it_so(tmp_path: Path, command: str, found: bool) -> None:
+    for pid, text in (("1", "raylet"), ("17", command)):
+        (tmp_path / pid).mkdir()
+        (tmp_path / pid / "cmdline").write_text(text)
+    (tmp_path / "18").mkdir()  # it has ended since
+    assert serves(tmp_path) is found
+
+
+def test_nobody_is_waited_for_where_no_gcs_listens() -> None:
+    """Ray's own client would try for 40 s."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        ray = _Ray(f"127.0.0.1:{unused.getsockname()[1]}", "pool-a")
+        with pytest.raises(_SILENT):
+            ray.node(ADDRESS)
+        with pytest.raises(_SILENT):
+            ray.drain(NODE, 60)
+
+
+class _Gcs:
+    """Ray's client of a GCS: it raises, or says that nothing is on its way."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def get_cluster_status(self, *, timeout_s: float) -> bytes:
+        assert timeout_s
+        if self.error is not None:
+            raise self.error
+        return b""
+
+    def drain_node(self, *told: object, timeout: float) -> tuple[bool, str]:
+        assert timeout  # without one, the client ends the process when GCS stays away
+        assert told[0] == NODE
+        return True, ""
+
+
+@pytest.fixture
+def dashboard() -> Iterator[int]:
+    """Port of a Serve REST API that has no replicas."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            text = json.dumps({"controller_info": {"node_id": NODE}, "applications": {}}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_client_of_a_lost_gcs_is_not_asked_again(dashboard: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clients = iter([_Gcs(LOST), _Gcs()])
+    ray = _Ray("127.0.0.1:6379", "pool-a", dashboard)
+    monkeypatch.setattr(ray, "_connected", lambda: next(clients))
+    with pytest.raises(RpcError):
+        ray.see(NODE)
+    assert ray.see(NODE) == EMPTY
+    ray.drain(NODE, 60)  # with the same one

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tradewind.serve.leaving import SUCCESSOR_S
+from tradewind.serve.leaving import AWAY_S
+from tradewind.serve.successors import SUCCESSOR_S
 from tradewind_operator.desired import leaving, names
 from tradewind_operator.desired.world import Manifest
 
@@ -99,3 +100,8 @@ def test_the_grace_outlives_the_hook() -> None:
 def test_a_hook_is_not_cut_before_an_engine_gives_up_on_its_successor() -> None:
     assert leaving._SUCCESSOR_S == SUCCESSOR_S
     assert leaving._SUCCESSOR_S + leaving._MAX_DRAIN_S + leaving._MARGIN_S < leaving.WORKER_GRACE_S
+
+
+def test_a_hook_that_waits_for_a_head_is_not_cut_either() -> None:
+    assert leaving._HEAD_AWAY_S == AWAY_S
+    assert leaving._MARGIN_S > AWAY_S

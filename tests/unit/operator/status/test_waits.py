@@ -71,15 +71,3 @@ def test_a_half_sentence_of_kuberays_is_made_whole(message: str, said: str) -> N
     condition = {"type": "HeadPodReady", "status": "False", "reason": "Starting", "message": message}
     cluster = {"metadata": {"name": ACTIVE}, "status": {"conditions": [condition]}}
     assert RayClusterState.of(cluster).why == said
-
-
-def test_pods_that_leave_are_named_while_they_do() -> None:
-    decision = decided(*platform())
-    pods = [pod(name="b", ending=True), pod(name="a", ending=True), pod(ready=True)]
-    there = RayClusterState.of({"metadata": {"name": ACTIVE}}, [*pods, pod(ray_cluster="x", ending=True)])
-    assert there.leaving == ("a", "b")
-    for state, said in ((ray(leaving=there.leaving), "On their way out: a, b;"), (ray(), "wanted now.")):
-        status = statuses(seen(decision, live(decision), state))["ServingCluster", "default"]
-        (current,) = [each for each in status["conditions"] if each["type"] == "PodsCurrent"]
-        assert (current["status"], current["reason"]) == ("True", "Current")
-        assert said in current["message"]
