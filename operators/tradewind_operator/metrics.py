@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tradewind_operator.measures import (
+    API_REQUESTS,
+    CONDITION,
+    LEADER,
+    QUEUE_DEPTH,
+    RECONCILE_ERRORS,
+    RECONCILE_SECONDS,
+    RELEASE_CLUSTER,
+    SHOWN,
+    WATCH_AGE,
+    Measure,
+)
 from tradewind_operator.policy.verdict import Key
-from tradewind_operator.status.conditions import ACCEPTED, CLUSTER_UPGRADE, READY
-
-PREFIX: Final = "tradewind_operator"
-RECONCILE_SECONDS: Final = f"{PREFIX}_reconcile_duration_seconds"
-RECONCILE_ERRORS: Final = f"{PREFIX}_reconcile_errors"
-API_REQUESTS: Final = f"{PREFIX}_api_requests"
-QUEUE_DEPTH: Final = f"{PREFIX}_queue_depth"
-LEADER: Final = f"{PREFIX}_leader"
-WATCH_AGE: Final = f"{PREFIX}_watch_age_seconds"
-RELEASE_CLUSTER: Final = f"{PREFIX}_release_cluster_applied"
-CONDITION: Final = f"{PREFIX}_condition"
-
-_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-
-
-_SHOWN: Final = (ACCEPTED, READY, CLUSTER_UPGRADE)
 
 
 class OperatorMetrics:
@@ -34,28 +30,13 @@ class OperatorMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._reconciles = Histogram(
-            RECONCILE_SECONDS, "Time of one reconcile.", ["result"], buckets=_BUCKETS, registry=self.registry
+            *_about(RECONCILE_SECONDS), buckets=RECONCILE_SECONDS.bounds, registry=self.registry
         )
-        self._errors = Counter(
-            RECONCILE_ERRORS,
-            "Reconciles that failed, by the error's class.",
-            ["error"],
-            registry=self.registry,
-        )
-        self._requests = Counter(
-            API_REQUESTS,
-            "Requests to the Kubernetes API; code 0 is no answer.",
-            ["verb", "resource", "code"],
-            registry=self.registry,
-        )
-        self._leader = Gauge(LEADER, "1 while this replica works, 0 while it waits.", registry=self.registry)
-        self._queue = Gauge(QUEUE_DEPTH, "ServingClusters that wait for a worker.", registry=self.registry)
-        self._release = Gauge(
-            RELEASE_CLUSTER,
-            "1 while the release's ServingCluster is as the chart says, 0 while it cannot be made so.",
-            ["namespace", "name"],
-            registry=self.registry,
-        )
+        self._errors = Counter(*_about(RECONCILE_ERRORS), registry=self.registry)
+        self._requests = Counter(*_about(API_REQUESTS), registry=self.registry)
+        self._leader = Gauge(*_about(LEADER), registry=self.registry)
+        self._queue = Gauge(*_about(QUEUE_DEPTH), registry=self.registry)
+        self._release = Gauge(*_about(RELEASE_CLUSTER), registry=self.registry)
         self.conditions = Conditions()
         self.registry.register(self.conditions)
         ProcessCollector(registry=self.registry)
@@ -113,7 +94,7 @@ class Conditions(Collector):
         found = tuple(
             (item["type"], item["status"], item["reason"])
             for item in status.get("conditions") or ()
-            if item.get("type") in _SHOWN
+            if item.get("type") in SHOWN
         )
         self._said[namespace, key] = (cluster, found)
 
@@ -125,8 +106,7 @@ class Conditions(Collector):
                 del self._said[place, key]
 
     def collect(self) -> Iterable[Metric]:
-        labels = ["kind", "namespace", "name", "condition", "status", "reason"]
-        family = GaugeMetricFamily(CONDITION, "1 for what a resource's condition says now.", labels=labels)
+        family = _gauge(CONDITION)
         for (namespace, (kind, name)), (_, found) in self._said.items():
             for condition, status, reason in found:
                 family.add_metric([kind, namespace, name, condition, status, reason], 1)
@@ -140,9 +120,16 @@ class _WatchAges(Collector):
         self._ages = ages
 
     def collect(self) -> Iterable[Metric]:
-        family = GaugeMetricFamily(
-            WATCH_AGE, "Seconds since a watch was last answered.", labels=["resource", "namespace"]
-        )
+        family = _gauge(WATCH_AGE)
         for (resource, namespace), age in self._ages().items():
             family.add_metric([resource, namespace or "*"], age)
         yield family
+
+
+def _about(measure: Measure) -> tuple[str, str, tuple[str, ...]]:
+    """The first arguments of a metric."""
+    return measure.name, measure.meaning, measure.labels
+
+
+def _gauge(measure: Measure) -> GaugeMetricFamily:
+    return GaugeMetricFamily(measure.name, measure.meaning, labels=measure.labels)

@@ -38,9 +38,10 @@ class Generated:
 
 
 def _above(name: str) -> str:
-    """What the function `package.module:function` of a layer above this one returns.
+    """What the function `package.module:function` of a layer above this one, or of the operator, returns.
 
-    By name, because importing it would turn the layers around: the command line prints schemas.
+    By name, because importing it would turn the layers around: the command line prints schemas, and the
+    operator is built on all of this.
     """
     made = pkgutil.resolve_name(name)()
     return made if isinstance(made, str) else json.dumps(made, indent=2, ensure_ascii=False) + "\n"
@@ -55,6 +56,9 @@ GENERATED: Final[Mapping[str, Generated]] = {
     "docs/reference/errors.md": Generated(errors_page),
     "docs/reference/engine-arguments.md": Generated(arguments_page),
     "docs/reference/metrics.md": Generated(metrics_reference),
+    "docs/reference/operator-metrics.md": Generated(
+        partial(_above, "tradewind_operator.reference:operator_metrics_reference")
+    ),
     "docs/reference/cli.md": Generated(partial(_above, "tradewind.cli.reference:cli_reference")),
     "docs/reference/openapi.json": Generated(partial(_above, "tradewind.gateway.openapi:openapi_document")),
     **{

@@ -34,6 +34,7 @@ def _metrics() -> list[str]:
         "",
         "The gateway exports the same numbers by OTLP and as a Prometheus scrape (`GET /metrics` on its",
         "metrics port). A label holds a name of the current configuration, one of a fixed list, or `other`.",
+        "In Kubernetes [the operator has metrics](operator-metrics.md) too: what is not ready, and why.",
         "",
         "## Metrics",
         "",

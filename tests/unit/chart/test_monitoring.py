@@ -27,12 +27,8 @@ def gateway_names() -> set[str]:
 
 
 def operator_names() -> set[str]:
-    metrics = pytest.importorskip("tradewind_operator.metrics")
-    counters = {metrics.RECONCILE_ERRORS, metrics.API_REQUESTS}
-    plain = {metrics.QUEUE_DEPTH, metrics.LEADER, metrics.WATCH_AGE, metrics.RELEASE_CLUSTER}
-    plain |= {metrics.CONDITION}
-    histograms = {metrics.RECONCILE_SECONDS + suffix for suffix in SUFFIXES["histogram"]}
-    return {f"{name}_total" for name in counters} | plain | histograms
+    measures = pytest.importorskip("tradewind_operator.measures").MEASURES
+    return {each.name + suffix for each in measures for suffix in SUFFIXES[each.kind]}
 
 
 def labels() -> set[str]:
@@ -83,11 +79,21 @@ def test_what_the_product_promises_is_on_the_dashboard() -> None:
     assert "by (tradewind_route, tradewind_variant" in asked
 
 
+def test_every_condition_that_is_not_well_is_on_the_operators_dashboard() -> None:
+    (asked,) = [
+        each for each in expressions(CHART / "dashboards" / "operator.json") if "operator_condition" in each
+    ]
+    # ClusterUpgrade is the only one that is well while it is False.
+    assert 'condition!="ClusterUpgrade", status!="True"' in asked
+    assert 'condition="ClusterUpgrade", status="True"' in asked
+    assert "count by (kind, condition, reason)" in asked
+
+
 def test_alerts_ask_for_metrics_that_exist_and_say_what_to_do() -> None:
     (rules,) = [manifest for manifest in manifests(values_of("all")) if manifest["kind"] == "PrometheusRule"]
     known = gateway_names() | operator_names() | labels()
     alerts = [rule for group in rules["spec"]["groups"] for rule in group["rules"]]
-    assert len({rule["alert"] for rule in alerts}) == len(alerts) == 16
+    assert len({rule["alert"] for rule in alerts}) == len(alerts) == 20
     for rule in alerts:
         assert set(NAME.findall(rule["expr"])) <= known
         assert rule["labels"]["severity"] in ("critical", "warning", "info")
@@ -128,15 +134,6 @@ def test_pod_monitors_select_pods_that_the_operator_makes_by_ports_that_these_ha
         assert found.items() >= monitor["selector"]["matchLabels"].items()
         ports = {port["name"] for port in template["spec"]["containers"][0]["ports"]}
         assert {endpoint["port"] for endpoint in monitor["podMetricsEndpoints"]} <= ports
-
-
-@pytest.mark.parametrize("kind", ["ServingCluster", "ModelDeployment"])
-def test_what_is_not_ready_alarms_also_when_it_never_was(kind: str) -> None:
-    (rules,) = [manifest for manifest in manifests(values_of("all")) if manifest["kind"] == "PrometheusRule"]
-    asked = [rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"]]
-    metrics = pytest.importorskip("tradewind_operator.metrics")
-    selector = f'{metrics.CONDITION}{{kind="{kind}", condition="Ready", status!="True"}}'
-    assert [expression for expression in asked if selector in expression]
 
 
 def test_dashboards_carry_the_labels_of_the_values() -> None:

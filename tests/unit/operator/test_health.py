@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 
 from tradewind_operator.health import HealthServer, Probes
 from tradewind_operator.main import BAD_SETTINGS, app
+from tradewind_operator.measures import MEASURES, SHOWN
 from tradewind_operator.metrics import OperatorMetrics
+from tradewind_operator.reference import operator_metrics_reference
 
 
 async def test_healthz_and_readyz_say_what_is_wrong() -> None:
@@ -58,6 +60,23 @@ async def test_the_metrics() -> None:
         assert line in text
     assert "canary" not in text
     assert metrics.requests() == {("list", "tenants"): 2}
+
+
+def test_what_is_exported_is_in_the_table_and_on_the_page() -> None:
+    metrics = OperatorMetrics()
+    metrics.reconciled(0.2, RuntimeError())
+    metrics.requested("list", "tenants", 200)
+    metrics.release_cluster("ns", "default", applied=True)
+    metrics.watch_ages(lambda: {("tenants", ""): 4.0})
+    said = {"type": "Ready", "status": "True", "reason": "Ready"}
+    metrics.conditions.told("ns", "default", ("Tenant", "acme"), {"conditions": [said]})
+    own = [family for family in metrics.registry.collect() if not family.name.startswith("process_")]
+    labels = {family.name: set(family.samples[0].labels) - {"le"} for family in own}
+    assert labels == {each.name: set(each.labels) for each in MEASURES}
+    assert {family.name: family.type for family in own} == {each.name: each.kind for each in MEASURES}
+    page = operator_metrics_reference()
+    for name in [*(each.exposed for each in MEASURES), *SHOWN]:
+        assert f"`{name}`" in page
 
 
 def test_a_wrong_setting_ends_the_command_without_a_traceback(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ from tradewind_operator.kinds import (
     VOLUME_CLAIM,
     Resource,
 )
-from tradewind_operator.metrics import CONDITION, OperatorMetrics
+from tradewind_operator.measures import CONDITION
+from tradewind_operator.metrics import OperatorMetrics
 from tradewind_operator.operator import allowed_images, defaults_of
 from tradewind_operator.publish import Publisher
 from tradewind_operator.reconcile import Reconciler, ReconcileSettings
@@ -130,7 +131,7 @@ class World:
             sample.labels
             for metric in self.metrics.registry.collect()
             for sample in metric.samples
-            if sample.name == CONDITION and sample.value == 1
+            if sample.name == CONDITION.name and sample.value == 1
         ]
         assert {each["namespace"] for each in samples} <= {"ns"}
         found = {
@@ -240,7 +241,9 @@ async def test_prometheus_is_told_what_the_conditions_are_now() -> None:
         "False",
         world.reasons(MODEL_ROUTE, "lost")["Accepted"],
     )
-    assert {condition for _, _, condition in shown} == {"Accepted", "Ready", "ClusterUpgrade"}
+    of_models = {"Accepted", "Ready"}
+    assert {each[2] for each in shown} == of_models | {"HeadReady", "PodsCurrent", "ClusterUpgrade"}
+    assert {each[2] for each in shown if each[0] != "ServingCluster"} == of_models
     assert {(kind, name) for kind, name, _ in shown} == {
         ("ServingCluster", "default"),
         ("ModelDeployment", "llama"),
@@ -500,6 +503,8 @@ async def test_a_lost_head_is_told_nothing_is_torn_down_and_it_is_configured_ane
     world.reconciler.woken(KEY)
     _, calls = await world.reconcile()
     assert world.reasons(SERVING_CLUSTER, "default")["HeadReady"] == "HeadLost"
+    assert world.shown()["ServingCluster", "default", "HeadReady"] == ("False", "HeadLost")
+    assert world.shown()["ServingCluster", "default", "Ready"] == ("True", "Ready")
     assert world.reasons(MODEL_DEPLOYMENT, "llama")["Ready"] == "Ready"
     assert not {verb for verb, _, _ in calls} & {"delete", "apply", "patch"}
     world.rays.away.clear()

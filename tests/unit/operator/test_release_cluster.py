@@ -13,7 +13,8 @@ from tests.unit.operator.fake_clock import FakeClock
 from tradewind_operator.errors import ApiError, Invalid, NotServed, Unreachable
 from tradewind_operator.events import Events
 from tradewind_operator.kinds import CONFIG_MAP, EVENT, SERVING_CLUSTER
-from tradewind_operator.metrics import RELEASE_CLUSTER, OperatorMetrics
+from tradewind_operator.measures import RELEASE_CLUSTER
+from tradewind_operator.metrics import OperatorMetrics
 from tradewind_operator.release_cluster import (
     DIGEST,
     RELEASE,
@@ -67,7 +68,7 @@ class Site:
     def applied(self) -> float | None:
         """What the metric says."""
         values = [sample.value for metric in self.metrics.registry.collect()
-                  for sample in metric.samples if sample.name == RELEASE_CLUSTER]  # fmt: skip
+                  for sample in metric.samples if sample.name == RELEASE_CLUSTER.name]  # fmt: skip
         return values[0] if values else None
 
     def said(self) -> list[str]:
