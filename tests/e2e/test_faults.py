@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -80,11 +81,15 @@ def test_a_killed_engine_costs_the_streams_that_it_had_and_tells_them(release: R
 
 
 def test_a_drained_node_costs_nothing(release: Release) -> None:
-    node = release.ready_pods("engine")[0]["spec"]["nodeName"]
-    with under_load(release.url(), release.key) as load:
+    pod = release.ready_pods("engine")[0]
+    node, name = pod["spec"]["nodeName"], pod["metadata"]["name"]
+    with under_load(release.url(), release.key) as load, ThreadPoolExecutor(1) as beside:
         try:
-            took = release.site.drain(node)
-            print(f"drained in {took:.1f} s")
+            drained = beside.submit(release.site.drain, node)
+            release.wait("status tells what leaves", lambda: name in leaving_told(release), 30)
+            # Both nodes for engines are taken: the one that goes can have no successor first.
+            assert "Pool cpu is full" in leaving_told(release)
+            print(f"drained in {drained.result():.1f} s")
             load.until(AFTER)
         finally:
             release.site.kubectl("uncordon", node)
@@ -140,6 +145,12 @@ def test_a_kuberay_that_is_down_costs_nothing(release: Release) -> None:
 def ready_replicas(release: Release) -> int:
     """Of the model, as its status has them."""
     return int(release.get("md/smollm2").get("status", {}).get("readyReplicas", 0))
+
+
+def leaving_told(release: Release) -> str:
+    """What the ServingCluster says of pods that leave."""
+    found = release.condition("scl/default", "PodsCurrent")
+    return found.message if found.reason == "Leaving" else ""
 
 
 def leaving(release: Release) -> list[str]:

@@ -31,9 +31,9 @@ _MAX_DRAIN_S: Final = 3_600
 _ENDPOINTS_S: Final = 15
 _SUCCESSOR_S: Final = 1_800
 """As long as an engine waits for its successor; a test compares it with the hook's own."""
-_HEAD_AWAY_S: Final = 90
+_HEAD_AWAY_S: Final = 60
 """As long as an engine waits for a head; a test compares it, too."""
-_MARGIN_S: Final = _HEAD_AWAY_S + 30
+_MARGIN_S: Final = _HEAD_AWAY_S + 60
 
 WORKER_GRACE_S: Final = _ENDPOINTS_S + max(MAX_STREAM_S, _SUCCESSOR_S) + _MAX_DRAIN_S + 2 * _MARGIN_S
 _LEAVES: Final = f"{names.PREFIX}/bin/python -m tradewind.serve.leaving"

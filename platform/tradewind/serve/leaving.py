@@ -32,7 +32,7 @@ from tradewind.telemetry.logs import setup_logging
 
 _LOG = logging.getLogger("tradewind.serve.leaving")
 
-AWAY_S: Final = 90.0
+AWAY_S: Final = 60.0
 """How long a pod with a replica in it waits for a head: one that was lost is back within 35 s as a rule."""
 _DRAIN_S: Final = 3_600.0
 """The longest `drain.timeout` there is."""

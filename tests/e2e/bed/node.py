@@ -40,17 +40,16 @@ def start_node(
     commands = {
         "containerd": ["containerd", f"--config={folder / 'containerd.toml'}"],
         "kube-proxy": [str(programs / "kube-proxy"), *flags(proxy(access, node.name, node.address))],
-        "kube-router": [str(programs / "kube-router"), *flags(policies(node, access))],
         "kubelet": [str(programs / "kubelet"), *flags(kubelet_flags(node, access, folder))],
     }
     for name, command in commands.items():
-        program = start_program(machine, name, command, folder)
-        register.add(program)
-        if name == "kube-proxy":
-            # kube-router writes whole tables: what kube-proxy puts there meanwhile is lost for good.
-            program.wait_until(lambda: has_services(machine), START_S)
+        register.add(start_program(machine, name, command, folder))
     register.programs[node.name, "containerd"].wait_until(machine.path(SOCKET).exists, START_S)
     _keep_kubelet(node, machine, folder, register)
+    # kube-router writes whole tables: what kube-proxy puts there meanwhile is lost for good.
+    register.programs[node.name, "kube-proxy"].wait_until(lambda: has_services(machine), START_S)
+    router = [str(programs / "kube-router"), *flags(policies(node, access))]
+    register.add(start_program(machine, "kube-router", router, folder))
 
 
 def _keep_kubelet(node: Node, machine: Machine, folder: Path, register: Register) -> None:

@@ -162,7 +162,7 @@ def test_what_it_waits_for_is_said_once(caplog: pytest.LogCaptureFixture) -> Non
         Cluster(until(200), between(20, 55)).leave()
     said = [record.message for record in caplog.records]
     assert [line for line in said if "the head" in line] == [
-        "the head does not answer, and is waited for: 90 s at most "
+        "the head does not answer, and is waited for: 60 s at most "
         "(Timed out while waiting for GCS to become available.)",
         "the head answers again",
     ]
