@@ -122,5 +122,12 @@ class RayClusters:
 def _used(situation: Situation, name: str) -> Used:
     """Worker groups of a RayCluster that something is on."""
     live, pods = situation.memory.lives.get(name, Live()), situation.memory.pods
-    inhabited = None if pods is None else {pod.group for pod in pods if pod.ray_cluster == name}
-    return Used(live.placed, inhabited)
+    if pods is None:
+        return Used(live.placed)
+    here = [pod for pod in pods if pod.ray_cluster == name]
+    inhabited: dict[str, set[str]] = {pod.group: set() for pod in here}
+    for pod in here:
+        if not pod.ending:
+            inhabited[pod.group].add(pod.name)
+    hosts = {address for app in (live.apps or {}).values() for address in app.occupied}
+    return Used(live.placed, inhabited, {pod.group for pod in here if pod.address in hosts})

@@ -88,16 +88,6 @@ def test_a_change_that_needs_a_second_cluster_is_held_and_said(release: Release)
     release.wait("nothing is held", lambda: upgrade_reason(release) == "NoUpgrade", 20)
 
 
-def test_an_engine_argument_changes_under_load_successor_first(release: Release) -> None:
-    (before,) = serving(release)
-    with under_load(release.url(), release.key) as load:
-        release.patch("md/smollm2", {"spec": {"engine": {"args": {"maxNumSeqs": 8}}}})
-        took = release.wait("another engine alone", lambda: followed(release, before), 300)
-        print(f"another engine serves alone after {took:.1f} s")
-        load.until(10)
-    nothing_lost(load)
-
-
 def test_a_pools_pods_change_in_the_running_cluster_under_load(release: Release) -> None:
     clusters, (before,) = release.ray_clusters(), serving(release)
     with under_load(release.url(), release.key) as load:
@@ -108,6 +98,27 @@ def test_a_pools_pods_change_in_the_running_cluster_under_load(release: Release)
         load.until(10)
     nothing_lost(load)
     assert release.ray_clusters() == clusters
+
+
+def test_gateways_pods_change_in_the_running_cluster_under_load(release: Release) -> None:
+    clusters, before = release.ray_clusters(), pod_names(release, "gateway")
+    with under_load(release.url(), release.key) as load:
+        release.patch("scl/default", {"spec": {"gateway": {"pod": {"labels": {LABEL: "next"}}}}})
+        took = release.wait("other gateways alone", lambda: gateways_followed(release, before), 300)
+        print(f"other gateways serve alone after {took:.1f} s")
+        load.until(10)
+    nothing_lost(load)
+    assert release.ray_clusters() == clusters
+
+
+def test_an_engine_argument_changes_under_load_successor_first(release: Release) -> None:
+    (before,) = serving(release)
+    with under_load(release.url(), release.key) as load:
+        release.patch("md/smollm2", {"spec": {"engine": {"args": {"maxNumSeqs": 8}}}})
+        took = release.wait("another engine alone", lambda: followed(release, before), 300)
+        print(f"another engine serves alone after {took:.1f} s")
+        load.until(10)
+    nothing_lost(load)
 
 
 def test_a_second_model_comes_and_goes_and_its_open_stream_ends_whole(release: Release) -> None:
@@ -158,6 +169,16 @@ def followed(release: Release, before: Data, **labels: str) -> bool:
     names = {pod["metadata"]["name"] for pod in pods}
     fits = all(pod["metadata"]["labels"].items() >= labels.items() for pod in pods)
     return len(pods) == 1 and before["metadata"]["name"] not in names and fits
+
+
+def pod_names(release: Release, role: str) -> set[str]:
+    """Pods of Ray's in this role, those on their way out included."""
+    found = release.get("pods", f"--selector=tradewind.dev/role={role}")["items"]
+    return {pod["metadata"]["name"] for pod in found}
+
+
+def gateways_followed(release: Release, before: set[str]) -> bool:
+    return len(release.ready_pods("gateway")) == 2 and not before & pod_names(release, "gateway")
 
 
 def engine_groups(release: Release) -> list[str]:

@@ -4,8 +4,11 @@ What KubeRay 1.7 and Ray's autoscaler do with a group that changes decides the o
 
 - KubeRay no longer visits a group that has left the spec, and the autoscaler fails as a whole on a pod of a
   group that it does not know. So a group leaves the spec only when it has no pod.
-- Pods above a group's size are deleted by the autoscaler alone, and at once when `maxReplicas` sinks. So a
-  group is scaled to zero only when no application is placed on it.
+- Pods above a group's size are deleted by the autoscaler alone, and at once when `maxReplicas` sinks: it
+  ends Ray in them, with all that runs there, before their hooks know of it. So a group is scaled to zero only
+  when no application is placed on it and no replica is on its pods, not even one that ends its streams.
+- A gateway's pod has callers as long as it is one of the endpoint's, with a replica or without. Its group is
+  emptied by `workersToDelete`: KubeRay deletes those pods as a person would, and they leave by their hooks.
 - `suspend` is refused beside an autoscaler.
 - `replicas` and `scaleStrategy` are the autoscaler's: they are carried over as they are. It writes them by
   position, so the whole list is written with the resourceVersion that was read.
@@ -23,6 +26,7 @@ from tradewind_operator.desired.world import Manifest
 from tradewind_operator.planning.objects import contains
 
 _EMPTY: Final = {"minReplicas": 0, "maxReplicas": 0}
+_UNWANTED: Final = {"minReplicas": 0, "replicas": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,10 @@ class Used:
 
     placed: Collection[str] | None = None
     """Groups that some application is placed on; None: Serve did not say."""
-    inhabited: Collection[str] | None = None
-    """Groups that have a pod, ending ones included; None: not known."""
+    inhabited: Mapping[str, Collection[str]] | None = None
+    """Group → its pods that are not ending, also where all are; None: not known."""
+    occupied: Collection[str] = frozenset()
+    """Groups that have a replica on one of their pods."""
 
 
 def groups_of(cluster: Mapping[str, Any]) -> list[Manifest]:
@@ -83,10 +89,10 @@ def merged_groups(there: Manifest, wanted: Manifest, used: Used) -> list[Manifes
         name = group["groupName"]
         if name in goals:
             kept.append(_resized(group, goals[name]))
-        elif used.placed is None or name in used.placed or not _has_successor(name, there, goals):
+        elif _is_used(name, used) or not _has_successor(name, there, goals):
             kept.append(group)
         elif not (_is_empty(group) and used.inhabited is not None and name not in used.inhabited):
-            kept.append({**group, **_EMPTY})
+            kept.append(_emptied(group, (used.inhabited or {}).get(name, ())))
     known = {group["groupName"] for group in kept}
     added = [group for name, group in goals.items() if name not in known] if same_ray(there, wanted) else []
     return kept + added
@@ -124,8 +130,23 @@ def _resized(group: Manifest, goal: Manifest) -> Manifest:
     return {**group, **sizes, "template": template}
 
 
+def _is_used(name: str, used: Used) -> bool:
+    return used.placed is None or name in used.placed or name in used.occupied
+
+
 def _is_empty(group: Mapping[str, Any]) -> bool:
-    return all(group.get(key, 0) == size for key, size in _EMPTY.items())
+    sizes = _UNWANTED if _is_gateways(group) else _EMPTY
+    return all(group.get(key, 0) == size for key, size in sizes.items())
+
+
+def _emptied(group: Manifest, pods: Collection[str]) -> Manifest:
+    if not _is_gateways(group):
+        return {**group, **_EMPTY}
+    return {**group, **_UNWANTED, "scaleStrategy": {"workersToDelete": sorted(pods)}}
+
+
+def _is_gateways(group: Mapping[str, Any]) -> bool:
+    return kind_of_group(group["groupName"]) == names.GATEWAY_GROUP
 
 
 def _tolerations(groups: Iterable[Mapping[str, Any]]) -> list[list[Manifest]]:

@@ -6,7 +6,7 @@ Pure: the same reading for a local platform and for one in a cluster.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -37,6 +37,8 @@ class AppStatus:
     """It cannot start as it is configured. An engine that died later is replaced, and has not failed."""
     nodes: tuple[str, ...] = ()
     """IP addresses of the nodes that its running replicas are on, each once and in order."""
+    occupied: tuple[str, ...] = ()
+    """Those of all its replicas, also of such that start, or end what they have."""
 
     @property
     def ready(self) -> bool:
@@ -61,27 +63,23 @@ def parse_status(document: Mapping[str, Any]) -> dict[str, AppStatus]:
     found: dict[str, AppStatus] = {}
     for name, app in document.get("applications", {}).items():
         deployments = list(app.get("deployments", {}).values())
+        replicas = [replica for entry in deployments for replica in entry.get("replicas", [])]
         status, message, failed = _state(app, deployments)
         found[name] = AppStatus(
             name=name,
             status=status,
             message=message,
             wanted=sum(entry.get("target_num_replicas", 0) for entry in deployments),
-            running=sum(
-                replica.get("state") == "RUNNING"
-                for entry in deployments
-                for replica in entry.get("replicas", [])
-            ),
+            running=sum(replica.get("state") == "RUNNING" for replica in replicas),
             failed=failed,
-            nodes=_nodes(deployments),
+            nodes=_nodes(replica for replica in replicas if replica.get("state") == "RUNNING"),
+            occupied=_nodes(replicas),
         )
     return found
 
 
-def _nodes(deployments: list[Mapping[str, Any]]) -> tuple[str, ...]:
-    replicas = [replica for entry in deployments for replica in entry.get("replicas", [])]
-    running = (replica.get("node_ip") for replica in replicas if replica.get("state") == "RUNNING")
-    return tuple(sorted({str(node) for node in running if node}))
+def _nodes(replicas: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    return tuple(sorted({str(node) for replica in replicas if (node := replica.get("node_ip"))}))
 
 
 def _state(app: Mapping[str, Any], deployments: list[Mapping[str, Any]]) -> tuple[str, str, bool]:

@@ -142,6 +142,7 @@ def test_nodes_are_those_of_running_replicas_each_once() -> None:
         {"applications": {"m": {"status": "RUNNING", "deployments": {"engine": deployment}}}}
     )
     assert found["m"].nodes == ("10.0.0.1", "10.0.0.2")
+    assert set(found["m"].occupied) > set(found["m"].nodes)
 
 
 def answering(status: int, body: object) -> tuple[list[httpx.Request], AsyncServeControl]:

@@ -130,12 +130,32 @@ def test_a_changed_pool_is_added_at_the_end_and_the_old_one_stays_while_it_is_us
 
 def test_an_emptied_group_is_scaled_to_zero_and_goes_when_its_last_pod_is_gone() -> None:
     both = with_groups(merged_groups(running(), AFTER, Used()))
-    emptied = merged_groups(both, AFTER, Used(placed={NEW_POOL}, inhabited={OLD_POOL}))
+    emptied = merged_groups(both, AFTER, Used(placed={NEW_POOL}, inhabited={OLD_POOL: ["a"]}))
     assert sizes(emptied)[OLD_POOL] == (0, 0)
     there = with_groups(emptied)
-    for inhabited in ({OLD_POOL}, None):
+    for inhabited in ({OLD_POOL: []}, None):
         assert OLD_POOL in sizes(merged_groups(there, AFTER, Used({NEW_POOL}, inhabited)))
-    assert OLD_POOL not in sizes(merged_groups(there, AFTER, Used({NEW_POOL}, set())))
+    assert OLD_POOL not in sizes(merged_groups(there, AFTER, Used({NEW_POOL}, {})))
+
+
+def test_a_group_keeps_its_pods_while_a_replica_is_on_them_wherever_its_application_is_placed_now() -> None:
+    both = with_groups(merged_groups(running(), AFTER, Used()))
+    used = Used(placed={NEW_POOL}, inhabited={OLD_POOL: ["a"]}, occupied={OLD_POOL})
+    assert sizes(merged_groups(both, AFTER, used))[OLD_POOL] == (0, 2)
+
+
+def test_gateways_of_before_are_deleted_one_by_one_so_that_they_end_their_streams() -> None:
+    wanted = ray_cluster(world(gateway={"cpus": 2}))
+    old, new = group_names(BEFORE)[0], group_names(wanted)[0]
+    both = with_groups(merged_groups(running(), wanted, Used()))
+    for pods in (["b", "a"], []):  # those on their way out need not be named again
+        groups = merged_groups(both, wanted, Used({new}, {old: pods}))
+        (group,) = (each for each in groups if each["groupName"] == old)
+        assert (group["minReplicas"], group["replicas"]) == (0, 0)
+        assert group["maxReplicas"] > 0  # or the autoscaler would end Ray in them
+        assert group["scaleStrategy"] == {"workersToDelete": sorted(pods)}
+        both = with_groups(groups)
+    assert old not in sizes(merged_groups(both, wanted, Used({new}, {})))
 
 
 def test_the_autoscalers_fields_are_carried_over() -> None:
