@@ -16,6 +16,7 @@ from tests.e2e.effect import SOON_S, revoked_s, weight_s
 from tests.e2e.load import nothing_lost, under_load
 from tests.e2e.models import API, applied
 from tests.e2e.release import Release
+from tests.e2e.site import Data
 
 pytestmark = pytest.mark.e2e
 AFTER = 30
@@ -28,12 +29,12 @@ def two_engines(release: Release) -> Iterator[None]:
     """The model has two replicas, on a node each."""
     # A way through kubectl, as to another cluster, would end with the pod that it leads to.
     release.site.own()
-    scaler = {"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "two"}}
-    target = {"apiVersion": API, "kind": "ModelDeployment", "name": "smollm2"}
-    with applied(release, {**scaler, "spec": {"scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 2}}):
+    with applied(release, scaler(2)):
         release.wait("two engines", lambda: ready_replicas(release) == 2, 240)
         yield
-    release.patch("md/smollm2", {"spec": {"replicas": 1}})
+        # By the scaler again: what it has begun it ends, also when it is deleted meanwhile.
+        release.apply(scaler(1))
+        release.wait("one engine", lambda: ready_replicas(release) == 1, 120)
 
 
 @pytest.fixture(autouse=True)
@@ -140,6 +141,17 @@ def test_a_kuberay_that_is_down_costs_nothing(release: Release) -> None:
     nothing_lost(load)
     assert weight < SOON_S
     assert revoked < SOON_S
+
+
+def scaler(replicas: int) -> Data:
+    """An HorizontalPodAutoscaler that wants so many of the model, whatever it measures."""
+    target = {"apiVersion": API, "kind": "ModelDeployment", "name": "smollm2"}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "smollm2"},
+        "spec": {"scaleTargetRef": target, "minReplicas": replicas, "maxReplicas": replicas},
+    }
 
 
 def ready_replicas(release: Release) -> int:
