@@ -44,6 +44,29 @@ def test_a_key_that_is_replaced_in_its_secret_is_within_seconds(release: Release
     assert took < SOON_S
 
 
+def test_a_pools_pods_change_in_the_running_cluster_under_load(release: Release) -> None:
+    clusters, (before,) = release.ray_clusters(), serving(release)
+    with under_load(release.url(), release.key) as load:
+        release.patch("scl/default", {"spec": {"pools": {"cpu": {"pod": {"labels": {LABEL: "next"}}}}}})
+        release.wait("an engine with the label", lambda: followed(release, before, **{LABEL: "next"}), 300)
+        took = release.wait("the old worker group is gone", lambda: len(engine_groups(release)) == 1, 120)
+        print(f"the old worker group is gone {took:.1f} s after its pod")
+        load.until(10)
+    nothing_lost(load)
+    assert release.ray_clusters() == clusters
+
+
+def test_gateways_pods_change_in_the_running_cluster_under_load(release: Release) -> None:
+    clusters, before = release.ray_clusters(), pod_names(release, "gateway")
+    with under_load(release.url(), release.key) as load:
+        release.patch("scl/default", {"spec": {"gateway": {"pod": {"labels": {LABEL: "next"}}}}})
+        took = release.wait("other gateways alone", lambda: gateways_followed(release, before), 300)
+        print(f"other gateways serve alone after {took:.1f} s")
+        load.until(10)
+    nothing_lost(load)
+    assert release.ray_clusters() == clusters
+
+
 def test_both_are_while_another_model_fails(release: Release) -> None:
     bad = model("failing", engine={"args": {"enforceEager": True, "kvCacheMemoryBytes": 1}})
     with applied(release, bad):
@@ -86,29 +109,6 @@ def test_a_change_that_needs_a_second_cluster_is_held_and_said(release: Release)
     assert release.ray_clusters() == serving
     release.patch("scl/default", {"spec": {"head": {"memory": "3Gi"}}})
     release.wait("nothing is held", lambda: upgrade_reason(release) == "NoUpgrade", 20)
-
-
-def test_a_pools_pods_change_in_the_running_cluster_under_load(release: Release) -> None:
-    clusters, (before,) = release.ray_clusters(), serving(release)
-    with under_load(release.url(), release.key) as load:
-        release.patch("scl/default", {"spec": {"pools": {"cpu": {"pod": {"labels": {LABEL: "next"}}}}}})
-        release.wait("an engine with the label", lambda: followed(release, before, **{LABEL: "next"}), 300)
-        took = release.wait("the old worker group is gone", lambda: len(engine_groups(release)) == 1, 120)
-        print(f"the old worker group is gone {took:.1f} s after its pod")
-        load.until(10)
-    nothing_lost(load)
-    assert release.ray_clusters() == clusters
-
-
-def test_gateways_pods_change_in_the_running_cluster_under_load(release: Release) -> None:
-    clusters, before = release.ray_clusters(), pod_names(release, "gateway")
-    with under_load(release.url(), release.key) as load:
-        release.patch("scl/default", {"spec": {"gateway": {"pod": {"labels": {LABEL: "next"}}}}})
-        took = release.wait("other gateways alone", lambda: gateways_followed(release, before), 300)
-        print(f"other gateways serve alone after {took:.1f} s")
-        load.until(10)
-    nothing_lost(load)
-    assert release.ray_clusters() == clusters
 
 
 def test_an_engine_argument_changes_under_load_successor_first(release: Release) -> None:

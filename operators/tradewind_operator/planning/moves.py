@@ -45,7 +45,7 @@ class Moves:
     surging: frozenset[str] = frozenset()
     """Those that are on their way from one group to another."""
     moving: tuple[str, ...] = ()
-    """On the new generation of their group, and not running yet, while others wait."""
+    """On the new generation of their group, and not running there yet."""
     failed: tuple[str, ...] = ()
     """Those of them that cannot start there: nobody follows them."""
     waiting: tuple[str, ...] = ()
@@ -121,6 +121,8 @@ def _turns(
         surging.update(turn)
         moving += before + turn
         waiting += [app for app in apps if app not in turn]
+    # The last ones, too: nobody waits for them, and their predecessors serve.
+    moving += [app for app in surging if app not in moving]
     failed = [
         app for app in moving if app in placed and placed[app].failed and placed[app].group == groups[app]
     ]

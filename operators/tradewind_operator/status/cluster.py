@@ -143,8 +143,9 @@ def _pods_current(cluster: _Cluster) -> Said:
 
 def _moves(moves: Moves) -> Said | None:
     if moves.failed:
+        stays = listed(moves.waiting) or "what it had there"
         text = (
-            f"{listed(moves.failed)} cannot start on the new pods, so {listed(moves.waiting)} stays on "
+            f"{listed(moves.failed)} cannot start on the new pods, so {stays} stays on "
             "those of before. Repair or delete it, or take the change of the pods back."
         )
         return Said(FALSE, "MoveFailed", text)

@@ -50,6 +50,14 @@ def test_the_next_waits_until_the_one_before_runs() -> None:
     assert moves({"a": ARRIVED, "b": UP, "c": UP}).groups == {"a": NEW, "b": NEW, "c": OLD}
 
 
+def test_the_last_one_is_told_until_it_has_arrived() -> None:
+    others = {"a": ARRIVED, "b": ARRIVED}
+    starts, fails = (moves({**others, "c": replace(each, surging=True)}) for each in (STARTS, FAILS))
+    assert (starts.moving, starts.failed, starts.waiting) == (("c",), (), ())
+    assert (fails.moving, fails.failed, fails.waiting) == (("c",), ("c",), ())
+    assert moves({**others, "c": replace(ARRIVED, surging=True)}).moving == ()
+
+
 def test_one_that_cannot_start_there_stops_the_others_where_they_run() -> None:
     found = moves({"a": FAILS, "b": UP, "c": UP})
     assert found.groups == {"a": NEW, "b": OLD, "c": OLD}
