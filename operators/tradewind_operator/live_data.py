@@ -115,13 +115,13 @@ class LiveData:
 
 
 def _groups_up(situation: Situation, cluster: str) -> frozenset[str]:
-    """Worker groups of a RayCluster that have ready pods for all gateways."""
+    """Worker groups of a RayCluster that have pods for all gateways, in which Ray runs."""
     world = situation.world
     if world is None:
         return frozenset()
-    ready = Counter(
+    started = Counter(
         pod.group
         for pod in situation.memory.pods or ()
-        if pod.ray_cluster == cluster and pod.ready and not pod.ending
+        if pod.ray_cluster == cluster and pod.started and not pod.ending
     )
-    return frozenset(group for group, count in ready.items() if count >= world.gateways)
+    return frozenset(group for group, count in started.items() if count >= world.gateways)

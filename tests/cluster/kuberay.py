@@ -29,6 +29,7 @@ from tests.cluster.raycluster import (
     HEAD_GROUP,
     NODE_MARK,
     Pod,
+    can_be_ready,
     groups_of,
     head_service,
     node_ips,
@@ -215,9 +216,13 @@ class KubeRay:
                 failure = f"{each}: {json.loads(error.body)['message']}"
                 break
         if not failure and ray.head_ready(time.monotonic()):
-            for each in wanted:
-                if each not in there or not there[each].ready:
-                    self._start_pod(namespace, each)
+            for each, manifest in wanted.items():
+                serves = can_be_ready(manifest["metadata"]["labels"]["ray.io/group"], ray.config)
+                if each not in there or not there[each].address:
+                    self._addresses += 1
+                    self._tell_pod(namespace, each, self._address(), serves)
+                elif serves and not there[each].ready:
+                    self._tell_pod(namespace, each, there[each].address, serves)
         if metadata != self._metadata(key):
             return  # It was changed meanwhile: the next pass sees it.
         ray.node_ips = node_ips(ray.config, there.values())
@@ -253,12 +258,13 @@ class KubeRay:
     def _delete_pod(self, pod: Pod) -> None:
         self._core.delete_namespaced_pod(pod.name, pod.namespace, grace_period_seconds=0)
 
-    def _start_pod(self, namespace: str, name: str) -> None:
-        self._addresses += 1
-        address = f"10.64.{self._addresses // 250 % 250}.{self._addresses % 250 + 1}"
-        self._core.patch_namespaced_pod_status(
-            name, namespace, {"status": pod_status(address)}, _content_type=MERGE_PATCH
-        )
+    def _address(self) -> str:
+        """That of the pod that started last."""
+        return f"10.64.{self._addresses // 250 % 250}.{self._addresses % 250 + 1}"
+
+    def _tell_pod(self, namespace: str, name: str, address: str, ready: bool) -> None:
+        status = {"status": pod_status(address, ready)}
+        self._core.patch_namespaced_pod_status(name, namespace, status, _content_type=MERGE_PATCH)
         self._wake.set()
 
     def _resize(self, cluster: Data, position: int, size: int) -> None:

@@ -166,14 +166,31 @@ def node_ips(config: Data | None, pods: Iterable[Pod]) -> dict[str, str]:
     return found
 
 
-def pod_status(address: str) -> Data:
+def can_be_ready(group: str, config: Data | None) -> bool:
+    """Whether a pod in which Ray runs answers its probe: a gateway's does when a replica is there."""
+    if not group.startswith("gateway-"):
+        return True
+    apps = (config or {}).get("applications") or ()
+    return any(app["name"] == "gateway" and group_of(app) == group for app in apps)
+
+
+def pod_status(address: str, ready: bool) -> Data:
     """Of a pod that runs."""
-    condition = {"type": "Ready", "status": "True", "lastTransitionTime": _now()}
+    condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": _now()}
+    container = {
+        "name": "ray",
+        "ready": ready,
+        "started": True,
+        "restartCount": 0,
+        "image": "",
+        "imageID": "",
+    }
     return {
         "phase": "Running",
         "podIP": address,
         "podIPs": [{"ip": address}],
         "conditions": [condition],
+        "containerStatuses": [{**container, "state": {"running": {"startedAt": _now()}}}],
     }
 
 

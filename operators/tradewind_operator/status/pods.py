@@ -32,6 +32,9 @@ class PodSeen:
     """ModelDeployments that its labels name."""
     problem: str = ""
     """Why it does not run, in Kubernetes' words; empty while nothing is wrong, or nothing is known."""
+    started: bool = False
+    """Its containers are past their startup probes: Ray runs. A gateway's pod is ready later, when it has a
+    replica."""
 
     @property
     def is_head(self) -> bool:
@@ -51,6 +54,7 @@ class PodSeen:
             ending=bool(metadata.get("deletionTimestamp")),
             models=frozenset(label.removeprefix(prefix) for label in labels if label.startswith(prefix)),
             problem=_problem(status, conditions),
+            started=_started(status),
         )
 
 
@@ -101,6 +105,11 @@ def _by_address(by_model: Mapping[str, Iterable[str]]) -> dict[str, frozenset[st
         for address in addresses:
             found.setdefault(address, set()).add(model)
     return {address: frozenset(models) for address, models in found.items()}
+
+
+def _started(status: Mapping[str, Any]) -> bool:
+    containers = status.get("containerStatuses") or ()
+    return bool(containers) and all(each.get("started") for each in containers)
 
 
 def _role(pod: PodSeen) -> str:
