@@ -49,7 +49,7 @@ def test_a_pools_pods_change_in_the_running_cluster_under_load(release: Release)
     with under_load(release.url(), release.key) as load:
         release.patch("scl/default", {"spec": {"pools": {"cpu": {"pod": {"labels": {LABEL: "next"}}}}}})
         release.wait("an engine with the label", lambda: followed(release, before, **{LABEL: "next"}), 300)
-        took = release.wait("the old worker group is gone", lambda: len(engine_groups(release)) == 1, 120)
+        took = release.wait("the old worker group is gone", lambda: len(cpu_groups(release)) == 1, 120)
         print(f"the old worker group is gone {took:.1f} s after its pod")
         load.until(10)
     nothing_lost(load)
@@ -181,11 +181,11 @@ def gateways_followed(release: Release, before: set[str]) -> bool:
     return len(release.ready_pods("gateway")) == 2 and not before & pod_names(release, "gateway")
 
 
-def engine_groups(release: Release) -> list[str]:
-    """Worker groups of the Ray cluster that are not gateways'."""
+def cpu_groups(release: Release) -> list[str]:
+    """Worker groups of the Ray cluster that are generations of pool `cpu`."""
     (cluster,) = release.get("rayclusters")["items"]
     names = [group["groupName"] for group in cluster["spec"]["workerGroupSpecs"]]
-    return [name for name in names if not name.startswith("gateway")]
+    return [name for name in names if name.startswith("pool-cpu-")]
 
 
 def upgrade_reason(release: Release) -> str:
