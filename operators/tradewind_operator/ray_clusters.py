@@ -97,13 +97,14 @@ class RayClusters:
             await self._applier.patch_cluster(situation.ref(name), patch, observed)
         for name in plan.present:
             if name not in plan.retired:
-                await self._change_groups(situation, wanted, name)
+                stays = name != plan.active or plan.pending is None
+                await self._change_groups(situation, wanted, name, stays=stays)
 
-    async def _change_groups(self, situation: Situation, wanted: Manifest, name: str) -> None:
+    async def _change_groups(self, situation: Situation, wanted: Manifest, name: str, *, stays: bool) -> None:
         there = situation.observed_cluster(name)
         if there is None:
             return
-        patch = patch_of(there, wanted, _used(situation, name))
+        patch = patch_of(there, wanted, _used(situation, name), stays=stays)
         observed = situation.memory.observed
         if patch is not None and not await self._applier.patch_cluster(situation.ref(name), patch, observed):
             situation.memory.mark()

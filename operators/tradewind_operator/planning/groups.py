@@ -76,12 +76,14 @@ def generation_of(kind: str, there: Sequence[str], wanted: Iterable[str]) -> str
     return next((name for name in reversed(there) if kind_of_group(name) == kind), None)
 
 
-def merged_groups(there: Manifest, wanted: Manifest, used: Used) -> list[Manifest]:
+def merged_groups(there: Manifest, wanted: Manifest, used: Used, *, stays: bool = True) -> list[Manifest]:
     """The worker groups that a running RayCluster is to have now.
 
     Args:
         there: the RayCluster as it is.
         wanted: the RayCluster of now; the same one or, while a change is held, another.
+        stays: whether it is not about to be replaced. One that is gets no new groups: its successor has them,
+            and both together might find no room.
     """
     goals = {group["groupName"]: group for group in groups_of(wanted)}
     kept = []
@@ -94,13 +96,16 @@ def merged_groups(there: Manifest, wanted: Manifest, used: Used) -> list[Manifes
         elif not (_is_empty(group) and used.inhabited is not None and name not in used.inhabited):
             kept.append(_emptied(group, (used.inhabited or {}).get(name, ())))
     known = {group["groupName"] for group in kept}
-    added = [group for name, group in goals.items() if name not in known] if same_ray(there, wanted) else []
-    return kept + added
+    joins = stays and same_ray(there, wanted)
+    return kept + [group for name, group in goals.items() if joins and name not in known]
 
 
-def patch_of(there: Manifest, wanted: Manifest, used: Used) -> Manifest | None:
-    """JSON merge patch that brings a running RayCluster as far as it may go; None: nothing to do."""
-    groups = merged_groups(there, wanted, used)
+def patch_of(there: Manifest, wanted: Manifest, used: Used, *, stays: bool = True) -> Manifest | None:
+    """JSON merge patch that brings a running RayCluster as far as it may go; None: nothing to do.
+
+    See `merged_groups`.
+    """
+    groups = merged_groups(there, wanted, used, stays=stays)
     spec: Manifest = {}
     if not contains(groups_of(there), groups) or _tolerations(groups) != _tolerations(groups_of(there)):
         spec["workerGroupSpecs"] = groups

@@ -136,6 +136,12 @@ def test_a_changed_pool_is_added_at_the_end_and_the_old_one_stays_while_it_is_us
     assert sizes(merged_groups(both, AFTER, Used(placed=None)))[OLD_POOL] == (0, 2)
 
 
+def test_a_cluster_that_is_being_replaced_gets_no_new_group() -> None:
+    groups = merged_groups(running(), AFTER, Used(placed={OLD_POOL}), stays=False)
+    assert list(sizes(groups)) == group_names(BEFORE)
+    assert patch_of(running(), AFTER, Used(placed={OLD_POOL}), stays=False) is None
+
+
 def test_an_emptied_group_is_scaled_to_zero_and_goes_when_its_last_pod_is_gone() -> None:
     both = with_groups(merged_groups(running(), AFTER, Used()))
     emptied = merged_groups(both, AFTER, Used(placed={NEW_POOL}, inhabited={OLD_POOL: ["a"]}))
