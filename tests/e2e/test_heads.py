@@ -99,20 +99,6 @@ def test_a_lost_head_with_a_volume_costs_nothing_and_status_tells(release: Relea
     lose_head(release)
 
 
-def test_a_drained_head_node_costs_nothing(release: Release) -> None:
-    (head,) = release.ready_pods("head")
-    node = head["spec"]["nodeName"]
-    with under_load(release.url(), release.key) as load:
-        try:
-            took = release.site.drain(node)
-            print(f"drained in {took:.1f} s")
-            release.wait("the head", lambda: head_is_back(release, head["metadata"]["name"]), 240)
-            load.until(AFTER)
-        finally:
-            release.site.kubectl("uncordon", node)
-    nothing_lost(load)
-
-
 def test_an_approved_move_to_redis_and_to_users_that_the_cluster_chooses_costs_nothing(
     release: Release, redis: Redis, chosen_user: int
 ) -> None:
@@ -130,6 +116,20 @@ def test_a_lost_head_with_redis_costs_nothing_and_status_tells(release: Release,
 def test_redis_is_cleared_once_no_ray_cluster_uses_it(release: Release, redis: Redis) -> None:
     move(release, {"gcsFaultTolerance": {"backend": "rocksdb", "redis": None}, "pod": None})
     release.wait("Redis is empty", lambda: redis.keys() == 0, 120)
+
+
+def test_a_drained_head_node_costs_nothing(release: Release) -> None:
+    (head,) = release.ready_pods("head")
+    node = head["spec"]["nodeName"]
+    with under_load(release.url(), release.key) as load:
+        try:
+            took = release.site.drain(node)
+            print(f"drained in {took:.1f} s")
+            release.wait("the head", lambda: head_is_back(release, head["metadata"]["name"]), 240)
+            load.until(AFTER)
+        finally:
+            release.site.kubectl("uncordon", node)
+    nothing_lost(load)
 
 
 def lose_head(release: Release) -> None:

@@ -34,6 +34,8 @@ class Placed:
     failed: bool
     surging: bool = False
     """It was placed with a surge, that is, it moves."""
+    serves: bool = False
+    """It has a replica that runs, there or where it comes from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +123,8 @@ def _turns(
         surging.update(turn)
         moving += before + turn
         waiting += [app for app in apps if app not in turn]
-    # The last ones, too: nobody waits for them, and their predecessors serve.
-    moving += [app for app in surging if app not in moving]
+    # The last ones, too: nobody waits for them. One that never ran has nothing to move.
+    moving += [app for app in surging if app not in moving and (placed[app].serves or not placed[app].failed)]
     failed = [
         app for app in moving if app in placed and placed[app].failed and placed[app].group == groups[app]
     ]
@@ -147,6 +149,7 @@ def placed_apps(configs: Mapping[str, Mapping[str, Any]], apps: Mapping[str, Any
             running=status is not None and status.ready,
             failed=status is not None and status.failed,
             surging=deployment.get("max_surge_percent") == _SURGE,
+            serves=status is not None and status.running > 0,
         )
     return found
 

@@ -52,7 +52,10 @@ def test_the_next_waits_until_the_one_before_runs() -> None:
 
 def test_the_last_one_is_told_until_it_has_arrived() -> None:
     others = {"a": ARRIVED, "b": ARRIVED}
-    starts, fails = (moves({**others, "c": replace(each, surging=True)}) for each in (STARTS, FAILS))
+    starts, fails = (
+        moves({**others, "c": replace(each, surging=True, serves=True)}) for each in (STARTS, FAILS)
+    )
+    assert moves({**others, "c": replace(FAILS, surging=True)}).moving == ()
     assert (starts.moving, starts.failed, starts.waiting) == (("c",), (), ())
     assert (fails.moving, fails.failed, fails.waiting) == (("c",), ("c",), ())
     assert moves({**others, "c": replace(ARRIVED, surging=True)}).moving == ()
