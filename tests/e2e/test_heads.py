@@ -20,7 +20,7 @@ AFTER = 30
 """Answers that are waited for once a head is back."""
 SILENT_S = 12
 """How long no answer may end around a lost head: a busy machine's pause, and no engine's start."""
-NEXT_CLUSTER_S = 400
+NEXT_CLUSTER_S = 500
 PASSWORD_SECRET = "redis-password"
 
 
