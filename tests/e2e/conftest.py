@@ -17,6 +17,7 @@ from tests.e2e.site import Site, site
 HERE = Path(__file__).parent
 SMALL = {"cpus": 0.2, "memory": "512Mi"}
 """Fits into the pod of the model that serves."""
+NOWHERE = {"uri": "package://no_such_package/weights.gguf"}
 STARTED = pytest.StashKey[contextlib.ExitStack]()
 FOUND = pytest.StashKey[Site]()
 ORDER = (
@@ -84,7 +85,7 @@ def release(cluster: Site, tmp_path_factory: pytest.TempPathFactory, phases: Pha
     """The chart with the tutorial's model, which serves, and one beside it that cannot start."""
     with installed(cluster, tmp_path_factory.mktemp("chart"), phases) as release:
         release.kubectl("apply", f"--filename={MODEL}")
-        release.apply(model(NEVER, source={"uri": "package://no_such_package/weights.gguf"}, resources=SMALL))
+        release.apply(model(NEVER, source=NOWHERE, resources=SMALL, drain={"timeout": "20s"}))
         phases.reached("models applied")
         release.kubectl("rollout", "status", "deployment/tradewind-operator", "--timeout=120s")
         phases.reached("operator ready")
