@@ -219,8 +219,7 @@ class KubeRay:
             for each, manifest in wanted.items():
                 serves = can_be_ready(manifest["metadata"]["labels"]["ray.io/group"], ray.config)
                 if each not in there or not there[each].address:
-                    self._addresses += 1
-                    self._tell_pod(namespace, each, self._address(), serves)
+                    self._tell_pod(namespace, each, self._next_address(), serves)
                 elif serves and not there[each].ready:
                     self._tell_pod(namespace, each, there[each].address, serves)
         if metadata != self._metadata(key):
@@ -258,8 +257,8 @@ class KubeRay:
     def _delete_pod(self, pod: Pod) -> None:
         self._core.delete_namespaced_pod(pod.name, pod.namespace, grace_period_seconds=0)
 
-    def _address(self) -> str:
-        """That of the pod that started last."""
+    def _next_address(self) -> str:
+        self._addresses += 1
         return f"10.64.{self._addresses // 250 % 250}.{self._addresses % 250 + 1}"
 
     def _tell_pod(self, namespace: str, name: str, address: str, ready: bool) -> None:

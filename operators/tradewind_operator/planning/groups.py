@@ -96,8 +96,9 @@ def merged_groups(there: Manifest, wanted: Manifest, used: Used, *, stays: bool 
         elif not (_is_empty(group) and used.inhabited is not None and name not in used.inhabited):
             kept.append(_emptied(group, (used.inhabited or {}).get(name, ())))
     known = {group["groupName"] for group in kept}
-    joins = stays and same_ray(there, wanted)
-    return kept + [group for name, group in goals.items() if joins and name not in known]
+    if not (stays and same_ray(there, wanted)):
+        return kept
+    return kept + [group for name, group in goals.items() if name not in known]
 
 
 def patch_of(there: Manifest, wanted: Manifest, used: Used, *, stays: bool = True) -> Manifest | None:
