@@ -119,8 +119,12 @@ def test_it_comes_up_and_says_how_it_is(objects: Objects, place: Site) -> None:
     assert (llama["pool"], llama["family"]) == ("cpu", "llama")
     assert objects.status("ModelRoute", "chat")["split"] == "v-llama 80.0%, v-mistral 20.0%"
     assert objects.status("Tenant", "acme")["keys"] == 1
-    made = {(event["reason"], event["regarding"]["kind"]) for event in objects.events("llama")}
-    assert {("Accepted", "ModelDeployment"), ("Ready", "ModelDeployment")} <= made
+
+    def told() -> set[tuple[str, str]]:
+        return {(event["reason"], event["regarding"]["kind"]) for event in objects.events("llama")}
+
+    expected = {("Accepted", "ModelDeployment"), ("Ready", "ModelDeployment")}
+    wait_for(lambda: expected <= told(), "what happened to llama is told")
     tokens = objects.get("Secret", "default-tokens")["data"].values()
     assert [base64.b64decode(token).decode() for token in tokens] == [HUB_TOKEN]
     wait_for(lambda: pods_of(objects, "llama"), "a pod names the model")

@@ -78,7 +78,10 @@ def _make_pods(api: FakeApi, namespace: str, cluster: Object) -> None:
                 "ray.io/group": group["groupName"],
             }
             about = {"name": pod, "namespace": namespace, "labels": labels}
-            status = {"conditions": [{"type": "Ready", "status": "True"}]}
+            status = {
+                "conditions": [{"type": "Ready", "status": "True"}],
+                "containerStatuses": [{"name": "ray", "started": True}],
+            }
             if api.find(POD, namespace, pod) is None:
                 api.put({"apiVersion": "v1", "kind": "Pod", "metadata": about, "status": status})
     for plural, place, pod in list(api.objects):
