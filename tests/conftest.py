@@ -1,8 +1,16 @@
-"""What holds for every test run: programs that tests start can be interrupted, however pytest was started."""
+"""What holds for every test run: programs that tests start can be interrupted, however pytest was started.
+
+And no example fails for being slow on a busy machine.
+"""
 
 from __future__ import annotations
 
 import signal
+
+from hypothesis import settings
+
+settings.register_profile("tradewind", deadline=None)
+settings.load_profile("tradewind")
 
 
 def _nothing(number: int, frame: object) -> None:

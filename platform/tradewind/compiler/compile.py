@@ -20,6 +20,7 @@ from tradewind.compiler.documents import Located
 from tradewind.compiler.engines import engine_adapters, engine_settings
 from tradewind.compiler.gateway import ALL_INTERFACES, KeyHashes, engine_prefix, gateway_config
 from tradewind.compiler.pools import engine_cpus, pool_of
+from tradewind.compiler.ray_environment import GATEWAY_REACHABLE_S
 from tradewind.compiler.secret_names import SecretNames, SecretUse
 from tradewind.compiler.surge import ONE_AT_A_TIME, surging
 from tradewind.compiler.world import LOCAL, Platform, World
@@ -32,6 +33,7 @@ GATEWAY_ROLE: Final = "gateway"
 CLUSTER_PORT: Final = 8000
 CLUSTER_GATEWAYS: Final = 2
 _LOCAL_GATEWAY_CPUS: Final = 0.25
+_MARGIN_S: Final = 5
 CLUSTER_GATEWAY_CPUS: Final = 1
 """All that a gateway pod offers to Ray, so that no two replicas share one."""
 _HEALTH: Final = {"health_check_period_s": 2.0, "health_check_timeout_s": 10.0}
@@ -169,7 +171,7 @@ def _gateway_app(
                 "max_ongoing_requests": _above(spec.gateway.max_ongoing_requests),
                 "user_config": written(gateway),
                 # A stream passes the gateway for as long as the engine behind it may drain.
-                "graceful_shutdown_timeout_s": drain_s,
+                "graceful_shutdown_timeout_s": max(drain_s, GATEWAY_REACHABLE_S + _MARGIN_S),
                 **_HEALTH,
                 "ray_actor_options": actor,
             }

@@ -11,6 +11,11 @@ from pathlib import Path
 
 MAX_STREAM_S = 3600
 """Longest stream that a change of replicas must not cut."""
+GATEWAY_REACHABLE_S = 20
+"""How long a gateway that stops takes new requests in a cluster. A HAProxy that was replaced goes on with the
+gateways that it knew for as long as it lets a connection idle (`serve.ingress.HEAD_TIMEOUT_S`), and new ones
+may be ready some seconds before every node lets packets through to them."""
+REACHABLE = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,11 @@ def ray_environment(*, token_file: Path | None, run_dir: Path, ingress: str, por
         # HAProxy still holds the request where head and body fit its buffer: `tradewind.serve.ingress` has
         # it wait for the body, without which it would hold hardly any.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        # One that cannot be connected to is out until it answers two checks, half a second, and others are
+        # asked: five at most, the last may be the HAProxy that listens now (`tradewind.serve.ingress`).
+        "RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S": "2",
+        "RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT": "1",
+        "RAY_SERVE_HAPROXY_RETRIES": "5",
         # Larger heads than the gateway allows must reach it, so that it can answer properly.
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
         # Nobody listens on the syslog port; per-request metrics are the gateway's.
@@ -60,7 +70,7 @@ def ray_environment(*, token_file: Path | None, run_dir: Path, ingress: str, por
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports.replicas),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports.replicas + ports.replica_count),
         # The gateway stops choosing a draining replica at once, the last one within `serve.discovery.HOLD_S`.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
+        REACHABLE: "1",
         "RAY_AUTH_MODE": "token",
         **({} if token_file is None else {"RAY_AUTH_TOKEN_PATH": str(token_file)}),
         "RAY_USAGE_STATS_ENABLED": "0",

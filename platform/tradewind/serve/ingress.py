@@ -14,6 +14,8 @@ becomes the real HAProxy (same process id, same arguments). What is added, and w
 - metrics and statistics on loopback only (Ray binds them on every interface),
 - no inbound header of our own namespace, and no listing of the applications,
 - one `x-request-id` per answer: the gateway's, not also the one that Serve appends,
+- a way on for a HAProxy that was replaced and still holds idle connections: it knows only the gateways of
+  before. When all of those are gone it asks the HAProxy that listens now, once,
 - a note to Serve that it need not watch for callers who leave: the gateway does, and two watchers cost
   every request two tasks.
 
@@ -39,6 +41,12 @@ BODY_TIMEOUT_S = 30
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 MARK = "# tradewind"
 _WATCHES_ITSELF = "x-request-disconnect-disabled ?1"
+_AGAIN = f"{RESERVED_PREFIX}again"
+"""Header that counts how often a request was handed on."""
+_COUNTED = (
+    f"    http-request set-header {_AGAIN} 1\n"
+    f"    http-request set-header {_AGAIN} 2 if {{ var(txn.again) -m found }}\n"
+)
 _ERRORS = {
     408: Code.REQUEST_TIMEOUT,
     500: Code.INTERNAL_ERROR,
@@ -85,7 +93,13 @@ def harden(config: str, error_dir: Path) -> str:
     )
     config = _replace(r"^(frontend prometheus\n    bind ):(\d+)", r"\g<1>127.0.0.1:\g<2>", config)
     config = _replace(r"^(listen stats\n  bind )\*:(\d+)", r"\g<1>127.0.0.1:\g<2>", config)
+    unavailable = (
+        "    http-request return status 503 content-type application/json "
+        f"hdr retry-after 5 file {error_dir / 'unavailable.json'}"
+    )
     guard = (
+        f"{unavailable} if {{ hdr({_AGAIN}) 2 }}\n"
+        f"    http-request set-var(txn.again) hdr({_AGAIN})\n"
         f"    http-request del-header {RESERVED_PREFIX} -m beg\n"
         f"    http-request del-header {REQUEST_ID}\n"
         f"    http-request set-header {_WATCHES_ITSELF}\n"
@@ -98,10 +112,31 @@ def harden(config: str, error_dir: Path) -> str:
     config = _replace(r"^(frontend http_frontend\n    bind [^\n]*\n)", rf"\g<1>{guard}", config)
     return _replace(
         r"^backend default_backend\n[^\n]*\n",
-        f"backend default_backend\n    http-request return status 503 content-type application/json "
-        f"hdr retry-after 5 file {error_dir / 'unavailable.json'}\n",
-        config,
+        f"backend default_backend\n{unavailable}\n",
+        _handed_on(config),
     )
+
+
+def _handed_on(config: str) -> str:
+    """With the HAProxy that listens now as the last resort of every backend.
+
+    A request is handed on twice at most, so that one without any gateway ends. Whether a backend is healthy
+    is asked of its own servers alone.
+    """
+    bind = re.search(r"^frontend http_frontend\n    bind (\S+):(\d+)", config, flags=re.M)
+    if bind is None:
+        raise IngressError("HAProxy configuration without an address: this Ray version is not supported")
+    host = "127.0.0.1" if bind[1] == "0.0.0.0" else bind[1]  # noqa: S104 - compared
+    backends = re.findall(r"^backend (\S+)\n((?:    .*\n)+)", config, flags=re.M)
+    for name, body in backends:
+        servers = re.findall(r"^    server (\S+) ", body, flags=re.M)
+        if not servers:
+            continue
+        is_up = "".join(f"    acl backend_{name}_server_up srv_is_up({name}/{each})\n" for each in servers)
+        config = config.replace(f"    acl backend_{name}_server_up nbsrv({name}) ge 1\n", is_up)
+        again = f"    server again {host}:{bind[2]} backup no-check\n"
+        config = config.replace(body, _COUNTED + body.rstrip("\n") + "\n" + again, 1)
+    return config
 
 
 def _replace(pattern: str, replacement: str, text: str) -> str:

@@ -51,7 +51,7 @@ def accepted(body: bytes, limits: RequestLimits) -> bool:
 
 @given(objects, st.booleans(), st.sampled_from([None, 1]))
 @example({"\\": ["[", "\\\\"]}, True, None)
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 def test_a_body_is_accepted_exactly_when_the_reference_accepts_it(
     value: dict[str, Any], ascii_only: bool, indent: int | None
 ) -> None:
@@ -60,7 +60,7 @@ def test_a_body_is_accepted_exactly_when_the_reference_accepts_it(
 
 
 @given(objects)
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 def test_members_keep_their_bytes(value: dict[str, Any]) -> None:
     body = json.dumps(value, indent=1).encode()
     fields = parse_object(body, RequestLimits())
@@ -69,7 +69,7 @@ def test_members_keep_their_bytes(value: dict[str, Any]) -> None:
 
 
 @given(st.binary(max_size=60) | st.text(alphabet='{}[],:"\\u0da0 1', max_size=60).map(str.encode))
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 def test_what_is_accepted_is_an_object_for_the_engines_parser_too(body: bytes) -> None:
     try:
         fields = parse_object(body, SMALL)

@@ -59,7 +59,7 @@ async def answer(request: requests.PreparedRequest) -> Reply:
 
 
 @schema.parametrize()
-@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 def test_answers_are_as_described(case: schemathesis.Case) -> None:
     if isinstance(case.body, dict) and isinstance(case.body.get("model"), str) and case.body["model"]:
         case.body["model"] = MODELS.get(case.path, "chat")  # else every one of them were unknown

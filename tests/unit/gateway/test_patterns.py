@@ -46,7 +46,7 @@ def test_the_size_of_a_pattern(pattern: str) -> None:
 
 
 @given(st.text(alphabet="ab()[]{}|*+?\\,0123456789", max_size=60))
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 def test_any_text_has_a_size(pattern: str) -> None:
     assert expanded_size(pattern) >= 0
 
@@ -62,7 +62,7 @@ PLAIN = st.recursive(
 
 
 @given(PLAIN)
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 def test_the_size_is_the_length_of_what_a_plain_pattern_matches(pattern: str) -> None:
     size = expanded_size(pattern)
     written_out = pattern

@@ -6,7 +6,7 @@ import json
 from itertools import pairwise
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.fakes import engine_answers
@@ -162,7 +162,6 @@ TEXTS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(deadline=None)
 @given(
     st.lists(TEXTS, max_size=12),
     st.lists(st.integers(0, 10_000), max_size=20),

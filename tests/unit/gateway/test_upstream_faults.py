@@ -6,7 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.engine import FakeEngine, Fault, Script
@@ -278,7 +278,6 @@ def test_request_head_refuses(method: bytes, target: bytes, host: str, header: t
         request_head(method, target, host, [header], 0)
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([b"a", b" ", b"\r", b"\n", b"\0", b"\r\n", b"x: y"])).map(b"".join))
 def test_no_header_value_breaks_out_of_its_line(value: bytes) -> None:
     if set(value) & set(b"\r\n\0"):

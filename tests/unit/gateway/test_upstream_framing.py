@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tradewind.gateway.connection import Connection
@@ -76,7 +76,6 @@ def outcome(raw: bytes, places: list[int]) -> tuple[int, bytes, bytes | None, bo
 
 
 @pytest.mark.parametrize("raw", [WHOLE, CHUNKS, INTERIM], ids=["length", "chunks", "interim"])
-@settings(deadline=None)
 @given(places=st.lists(st.integers(0, 1000), max_size=30))
 def test_any_segmentation_gives_the_same_answer(raw: bytes, places: list[int]) -> None:
     assert outcome(raw, places) == (200, b"text/event-stream", BODY, True)
@@ -87,7 +86,6 @@ def test_byte_by_byte(raw: bytes) -> None:
     assert outcome(raw, list(range(len(raw)))) == (200, b"text/event-stream", BODY, True)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 1000), max_size=30))
 def test_a_bad_chunk_fails_however_it_is_cut(places: list[int]) -> None:
     _, _, body, kept = outcome(BAD, places)
@@ -95,7 +93,6 @@ def test_a_bad_chunk_fails_however_it_is_cut(places: list[int]) -> None:
     assert not kept
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300), st.lists(st.integers(0, 1000), max_size=5))
 def test_noise_is_a_failure_like_any_other(noise: bytes, places: list[int]) -> None:
     _, _, body, kept = outcome(CHUNKED + b"zz" + noise, places)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import engine_answers
@@ -52,7 +52,6 @@ def test_what_cannot_be_read_is_unknown(dialect: Dialect, body: bytes) -> None:
     assert facts is None or facts.usage == Usage()
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(list(Dialect)))
 def test_never_raises(body: bytes, dialect: Dialect) -> None:
     body_usage(dialect, body)

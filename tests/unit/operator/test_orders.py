@@ -330,9 +330,7 @@ def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(work())
 
 
-QUICK = settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
-)
+QUICK = settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 
 
 @QUICK

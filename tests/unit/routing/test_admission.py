@@ -461,9 +461,7 @@ class Interleavings(RuleBasedStateMachine):
         self.loop.close()
 
 
-Interleavings.TestCase.settings = settings(
-    max_examples=50, stateful_step_count=40, deadline=None, print_blob=False
-)
+Interleavings.TestCase.settings = settings(max_examples=50, stateful_step_count=40, print_blob=False)
 TestInterleavings = Interleavings.TestCase
 
 

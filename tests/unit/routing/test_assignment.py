@@ -60,7 +60,7 @@ def test_the_longest_and_the_strangest_units_have_an_arm() -> None:
         assert assignment.pick(unit) in {"a", "b"}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(weight_tables, st.text(), st.text())
 def test_same_unit_same_arm_whatever_the_instance_order_or_scale(
     weights: dict[str, int], salt: str, unit: str
@@ -71,7 +71,7 @@ def test_same_unit_same_arm_whatever_the_instance_order_or_scale(
     assert Assignment(salt, {name: weight * 4 for name, weight in weights.items()}).pick(unit) == arm
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(weight_tables, st.text(), st.text(), st.data())
 def test_a_unit_moves_only_to_an_arm_that_grew_against_its_own(
     weights: dict[str, int], salt: str, unit: str, data: st.DataObject
@@ -82,7 +82,7 @@ def test_a_unit_moves_only_to_an_arm_that_grew_against_its_own(
         assert changed[new] * weights[old] > weights[new] * changed[old]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(weight_tables.filter(lambda weights: len(weights) > 1), st.text(), st.text())
 def test_removing_an_arm_moves_nobody_elses_units(weights: dict[str, int], salt: str, unit: str) -> None:
     arm = Assignment(salt, weights).pick(unit)

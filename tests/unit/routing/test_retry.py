@@ -83,7 +83,7 @@ def test_meaningless_settings_are_refused(wrong: dict[str, float]) -> None:
         RetryBudget(**wrong)  # type: ignore[arg-type]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     percent=st.sampled_from([0.0, 1.0, 10.0, 33.3, 100.0]),
     floor=st.integers(0, 4),

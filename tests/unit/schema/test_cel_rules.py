@@ -177,9 +177,7 @@ def read(model: type[ApiModel], data: dict[str, Any]) -> ApiModel | None:
         return None
 
 
-SEARCH = settings(
-    max_examples=20_000, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
-)
+SEARCH = settings(max_examples=20_000, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("model", COMPARED, ids=lambda model: model.__name__)
@@ -195,7 +193,7 @@ def test_server_and_model_give_one_verdict(model: type[ApiModel]) -> None:
         assert read(model, stored) == parsed, "defaults changed the meaning"
         found.add(parsed is not None)
 
-    @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
     @given(blocks(schema))
     def compare(data: dict[str, Any]) -> None:
         verdicts_agree(data)

@@ -48,6 +48,9 @@ def written_by_ray(directory: Path, port: int, metrics: int, stats: int, *gatewa
         has_received_routes=True,
         is_head=True,
         retry_on=environment["RAY_SERVE_HAPROXY_RETRY_ON"],
+        retries=int(environment["RAY_SERVE_HAPROXY_RETRIES"]),
+        timeout_connect_s=int(environment["RAY_SERVE_HAPROXY_TIMEOUT_CONNECT_S"]),
+        observe_error_limit=int(environment["RAY_SERVE_HAPROXY_OBSERVE_ERROR_LIMIT"]),
         bufsize=int(environment["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"]),
     )
     path = directory / "haproxy.cfg"
@@ -62,6 +65,7 @@ class Gateways:
     def __init__(self) -> None:
         self.listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         self.ports = [each.getsockname()[1] for each in self.listeners]
+        self.callers: list[socket.socket] = []
         self.heads: list[bytes] = []
         """Of the requests that came."""
         self.dies = threading.Event()
@@ -73,6 +77,7 @@ class Gateways:
         with contextlib.suppress(OSError):
             while True:
                 caller, _ = listener.accept()
+                self.callers.append(caller)
                 threading.Thread(target=self._serve, args=(caller,), daemon=True).start()
 
     def _serve(self, caller: socket.socket) -> None:
@@ -88,8 +93,11 @@ class Gateways:
                 caller.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
 
     def close(self) -> None:
-        for listener in self.listeners:
-            listener.close()
+        """They end, and so do the connections to them."""
+        for each in [*self.listeners, *self.callers]:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
 
 
 @pytest.fixture
@@ -130,27 +138,39 @@ def front(tmp_path: Path, gateways: Gateways) -> Iterator[int]:
 
 
 def started(
-    directory: Path, port: int, metrics: int, stats: int, *gateways: int
+    directory: Path, port: int, metrics: int, stats: int, *gateways: int, after: int | None = None
 ) -> subprocess.Popen[bytes] | None:
-    """HAProxy, or None when a port was taken meanwhile."""
-    directory.mkdir()
+    """HAProxy, or None when a port was taken meanwhile. With `after` it takes over from that process."""
+    directory.mkdir(exist_ok=True)
     ingress.write_error_files(directory / "errors")
     text = ingress.harden(written_by_ray(directory, port, metrics, stats, *gateways), directory / "errors")
     path = directory / "hardened.cfg"
     text = text.replace(f"http-request {ingress.HEAD_TIMEOUT_S}s", "http-request 1s")
     path.write_text(text.replace(f"wait-for-body time {ingress.BODY_TIMEOUT_S}s", "wait-for-body time 1s"))
-    said = directory / "stderr"
+    said, socket_path = directory / "stderr", directory / "a.sock"
+    takes_over = [] if after is None else ["-sf", str(after), "-x", str(socket_path)]
     with said.open("wb") as stderr:
-        process = subprocess.Popen([get_haproxy_binary(), "-db", "-f", str(path)], stderr=stderr)
+        command = [get_haproxy_binary(), "-db", "-f", str(path), *takes_over]
+        process = subprocess.Popen(command, stderr=stderr)
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         if process.poll() is not None:
             assert "cannot bind" in said.read_text(), said.read_text()
             return None
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
+        if listens(socket_path, process.pid):
             return process
         time.sleep(0.02)
     raise AssertionError("HAProxy does not listen")
+
+
+def listens(socket_path: Path, pid: int) -> bool:
+    """Whether it is this process that answers on HAProxy's own socket."""
+    with socket.socket(socket.AF_UNIX) as admin, contextlib.suppress(OSError):
+        admin.connect(str(socket_path))
+        admin.sendall(b"show info\n")
+        told = b"".join(iter(lambda: admin.recv(65536), b""))
+        return f"\nPid: {pid}\n".encode() in told
+    return False
 
 
 def test_harden_is_idempotent(tmp_path: Path) -> None:
@@ -215,6 +235,48 @@ def test_a_gateway_that_dies_unanswered_costs_no_request_whose_body_came_late(
         client.sendall(b"{}")
         assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
     assert len(gateways.heads) == asked + 2
+
+
+def test_an_idle_connection_outlives_all_gateways_that_its_haproxy_knew(
+    tmp_path: Path, gateways: Gateways
+) -> None:
+    """What HAProxy keeps for it after a reload has the list of before."""
+    others = Gateways()
+    with haproxy(tmp_path, *gateways.ports) as ports, httpx.Client(trust_env=False) as client:
+        url = f"http://127.0.0.1:{ports[0]}/v1/completions"
+        assert client.post(url, content=b"{}").status_code == 200
+        (directory,) = tmp_path.iterdir()
+        before = int(subprocess.check_output(["pgrep", "-f", str(directory / "hardened.cfg")]))
+        successor = started(directory, *ports, *others.ports, after=before)
+        assert successor is not None
+        try:
+            gateways.close()
+            asked = len(gateways.heads)
+            assert client.post(url, content=b"{}").status_code == 200
+            assert (len(gateways.heads) - asked, len(others.heads)) == (0, 1)
+        finally:
+            successor.terminate()
+            successor.wait(5)
+    others.close()
+
+
+def test_a_request_is_handed_on_twice_at_most(front: int, gateways: Gateways) -> None:
+    url = f"http://127.0.0.1:{front}/v1/models"
+    assert httpx.get(url, headers={"x-tradewind-again": "1"}).status_code == 200
+    answer = httpx.get(url, headers={"x-tradewind-again": "2"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_unavailable")
+    assert len(gateways.heads) == 1
+
+
+def test_the_last_resort_does_not_count_as_a_gateway(front: int, gateways: Gateways) -> None:
+    """A pod without any gateway is not ready."""
+    url = f"http://127.0.0.1:{front}/-/healthz"
+    assert httpx.get(url).status_code == 200
+    gateways.close()
+    deadline = time.monotonic() + 15
+    while httpx.get(url).status_code != 503:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_threat_4_a_head_over_the_buffer_is_refused(hardened: tuple[int, int, int]) -> None:

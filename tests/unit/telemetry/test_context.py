@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tradewind.telemetry.context import Parent, format_traceparent, parse_traceparent, parse_tracestate
@@ -43,14 +43,12 @@ def test_invalid_header_is_no_header(header: str) -> None:
     assert parse_traceparent(header.encode()) is None
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=80))
 def test_no_bytes_make_it_raise(header: bytes) -> None:
     parse_traceparent(header)
     parse_tracestate(header)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 2**128 - 1), st.integers(1, 2**64 - 1), st.booleans())
 def test_what_is_written_is_read_back(trace_id: int, span_id: int, sampled: bool) -> None:
     assert parse_traceparent(format_traceparent(trace_id, span_id, sampled)) == Parent(

@@ -54,7 +54,7 @@ def traffic(draw: st.DrawFn) -> list[Data]:
     return [*models, *gated, route(variants=variants), *tenants]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(traffic())
 def test_models_routes_weights_tenants_and_tokens_never_change_the_ray_cluster(resources: list[Data]) -> None:
     assert config_of(world(*resources)) == config_of(world())

@@ -350,14 +350,14 @@ def test_a_faulty_resource_changes_nothing_for_the_others(faulty: Data) -> None:
 
 
 @given(st.permutations(platform() + FAULTY[:1] + FAULTY[6:7] + FAULTY[12:13]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_order_of_documents_decides_nothing(shuffled: list[Data]) -> None:
     ordered = sorted(shuffled, key=lambda data: (data["kind"], data["metadata"]["name"]))
     assert decided(*shuffled) == decided(*ordered)
 
 
 @given(st.lists(st.sampled_from(range(len(FAULTY))), unique=True, max_size=6))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_several_faults_do_no_more_harm_than_one(picked: list[int]) -> None:
     renamed: list[Any] = [changed(FAULTY[i], "metadata.name", f"zz{i}") for i in picked]
     assert decided(*platform(), *renamed).compiled == decided(*platform()).compiled
