@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -130,5 +131,7 @@ def _used(situation: Situation, name: str) -> Used:
     for pod in here:
         if not pod.ending:
             inhabited[pod.group].add(pod.name)
-    hosts = {address for app in (live.apps or {}).values() for address in app.occupied}
-    return Used(live.placed, inhabited, {pod.group for pod in here if pod.address in hosts})
+    if live.apps is None:
+        return Used(live.placed, inhabited)
+    hosts = {address for app in live.apps.values() for address in app.occupied}
+    return Used(live.placed, inhabited, Counter(pod.group for pod in here if pod.address in hosts))

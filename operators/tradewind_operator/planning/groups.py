@@ -7,6 +7,8 @@ What KubeRay 1.7 and Ray's autoscaler do with a group that changes decides the o
 - Pods above a group's size are deleted by the autoscaler alone, and at once when `maxReplicas` sinks: it
   ends Ray in them, with all that runs there, before their hooks know of it. So a group is scaled to zero only
   when no application is placed on it and no replica is on its pods, not even one that ends its streams.
+- For the same reason a smaller `maxReplicas` holds no fewer pods than have a replica now: the surplus goes as
+  the replicas do.
 - A gateway's pod has callers as long as it is one of the endpoint's, with a replica or without. Its group is
   emptied by `workersToDelete`: KubeRay deletes those pods as a person would, and they leave by their hooks.
 - `suspend` is refused beside an autoscaler.
@@ -16,6 +18,7 @@ What KubeRay 1.7 and Ray's autoscaler do with a group that changes decides the o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -37,8 +40,8 @@ class Used:
     """Groups that some application is placed on; None: Serve did not say."""
     inhabited: Mapping[str, Collection[str]] | None = None
     """Group → its pods that are not ending, also where all are; None: not known."""
-    occupied: Collection[str] = frozenset()
-    """Groups that have a replica on one of their pods."""
+    occupied: Mapping[str, int] | None = None
+    """Group → how many of its pods have a replica; None: not known."""
 
 
 def groups_of(cluster: Mapping[str, Any]) -> list[Manifest]:
@@ -90,7 +93,7 @@ def merged_groups(there: Manifest, wanted: Manifest, used: Used, *, stays: bool 
     for group in groups_of(there):
         name = group["groupName"]
         if name in goals:
-            kept.append(_resized(group, goals[name]))
+            kept.append(_resized(group, goals[name], used))
         elif _is_used(name, used) or not _has_successor(name, there, goals):
             kept.append(group)
         elif not (_is_empty(group) and used.inhabited is not None and name not in used.inhabited):
@@ -127,17 +130,28 @@ def _has_successor(name: str, there: Manifest, goals: Mapping[str, Manifest]) ->
     return not later or later[0] in present
 
 
-def _resized(group: Manifest, goal: Manifest) -> Manifest:
+def _resized(group: Manifest, goal: Manifest, used: Used) -> Manifest:
     """With the sizes and tolerations of now. `replicas` stays: KubeRay holds it within the bounds."""
     template = without_tolerations(group["template"])
     if tolerations := goal["template"]["spec"].get("tolerations"):
         template = {**template, "spec": {**template["spec"], "tolerations": tolerations}}
-    sizes = {key: goal[key] for key in ("minReplicas", "maxReplicas")}
+    sizes = {"minReplicas": goal["minReplicas"], "maxReplicas": _most(group, goal, used)}
     return {**group, **sizes, "template": template}
 
 
+def _most(group: Manifest, goal: Manifest, used: Used) -> int:
+    """`maxReplicas` of now: what is wanted, or what it is, down to as many as replicas are on."""
+    wanted, there = int(goal["maxReplicas"]), int(group.get("maxReplicas", 0))
+    if wanted >= there or _is_gateways(group):
+        return wanted
+    if used.occupied is None:
+        return there
+    hosts = int(group.get("numOfHosts") or 1)
+    return max(wanted, min(there, math.ceil(used.occupied.get(group["groupName"], 0) / hosts)))
+
+
 def _is_used(name: str, used: Used) -> bool:
-    return used.placed is None or name in used.placed or name in used.occupied
+    return used.placed is None or name in used.placed or name in (used.occupied or ())
 
 
 def _is_empty(group: Mapping[str, Any]) -> bool:

@@ -146,7 +146,7 @@ class Pool(ApiModel):
     min_nodes: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Pods that stay when no model needs them."""
     max_nodes: Annotated[int, Field(ge=1, le=10_000)]
-    """Pods at most."""
+    """Pods at most. When it is lowered, pods that have a replica go when their replicas do."""
     spot: bool = False
     """Only nodes that the provider may take back (Karpenter, GKE, EKS and AKS labels)."""
     engine_image: Image | None = None

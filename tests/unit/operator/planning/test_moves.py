@@ -157,8 +157,31 @@ def test_an_emptied_group_is_scaled_to_zero_and_goes_when_its_last_pod_is_gone()
 
 def test_a_group_keeps_its_pods_while_a_replica_is_on_them_wherever_its_application_is_placed_now() -> None:
     both = with_groups(merged_groups(running(), AFTER, Used()))
-    used = Used(placed={NEW_POOL}, inhabited={OLD_POOL: ["a"]}, occupied={OLD_POOL})
+    used = Used(placed={NEW_POOL}, inhabited={OLD_POOL: ["a"]}, occupied={OLD_POOL: 1})
     assert sizes(merged_groups(both, AFTER, used))[OLD_POOL] == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("occupied", "most"),
+    [(None, 9), ({}, 4), ({OLD_POOL: 2}, 4), ({OLD_POOL: 6}, 6), ({OLD_POOL: 12}, 9)],
+    ids=["not known", "none", "few", "more", "more than there may be"],
+)
+def test_a_smaller_pool_keeps_the_pods_that_have_a_replica(
+    occupied: dict[str, int] | None, most: int
+) -> None:
+    large = ray_cluster(world(pools={"cpu": {**CPU_POOL, "maxNodes": 9}}))
+    there = {**large, "metadata": {**large["metadata"], "resourceVersion": "7"}}
+    small = ray_cluster(world(pools={"cpu": {**CPU_POOL, "maxNodes": 4}}))
+    used = Used({OLD_POOL}, {OLD_POOL: ["a"]}, occupied)
+    assert sizes(merged_groups(there, small, used))[OLD_POOL] == (0, most)
+
+
+def test_hosts_of_one_replica_are_one_of_a_pools_nodes() -> None:
+    large = ray_cluster(world(pools={"cpu": {**CPU_POOL, "maxNodes": 9}}))
+    groups = [{**group, "numOfHosts": 4} for group in large["spec"]["workerGroupSpecs"]]
+    small = ray_cluster(world(pools={"cpu": {**CPU_POOL, "maxNodes": 1}}))
+    used = Used({OLD_POOL}, {OLD_POOL: ["a"]}, {OLD_POOL: 8})
+    assert sizes(merged_groups(with_groups(groups), small, used))[OLD_POOL] == (0, 2)
 
 
 def test_gateways_of_before_are_deleted_one_by_one_so_that_they_end_their_streams() -> None:
