@@ -48,7 +48,8 @@ WATCH_S = 2
 EXISTS = 409
 JSON_PATCH, MERGE_PATCH = "application/json-patch+json", "application/merge-patch+json"
 Key = tuple[str, str]
-Trouble = (k8s.ApiException, urllib3.exceptions.HTTPError, OSError)
+Trouble = (k8s.ApiException, urllib3.exceptions.HTTPError, OSError, ValueError)
+"""What comes of a server that goes away; ValueError of an answer that it began."""
 
 
 def definitions() -> list[Data]:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 
@@ -53,10 +54,13 @@ class Load:
     model: str = "chat"
     rate: float = RATE
     tokens: int = TOKENS
+    kept: int = 0
+    """How many callers keep their connection between requests and take turns; 0: a connection each time."""
     fates: list[Fate] = field(default_factory=list)
     _ends: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
     _started: float = field(default_factory=time.monotonic)
+    _callers: list[httpx.AsyncClient] = field(default_factory=list)
 
     def start(self) -> None:
         """Begin to ask."""
@@ -107,6 +111,7 @@ class Load:
         return sum(fate.what == "answered" for fate in self.fates)
 
     async def _ask_on(self) -> None:
+        self._callers = [_caller(httpx.Limits(keepalive_expiry=None)) for _ in range(self.kept)]
         running: set[asyncio.Task[None]] = set()
         number = 0
         while not self._ends.is_set() and number < MOST:
@@ -116,6 +121,8 @@ class Load:
             number += 1
             await asyncio.sleep(max(0.0, number / self.rate - self.now()))
         await asyncio.gather(*running)
+        for caller in self._callers:
+            await caller.aclose()
 
     async def _ask(self, number: int) -> None:
         began = self.now()
@@ -129,33 +136,44 @@ class Load:
             "max_tokens": self.tokens,
             "messages": [{"role": "user", "content": f"Count from {number}."}],
         }
+        if self.kept:
+            return await self._sent(self._callers[number % self.kept], body)
+        # A connection each: one that is kept ends in the very gateway that a test takes away.
+        async with _caller(httpx.Limits()) as caller:
+            return await self._sent(caller, body)
+
+    async def _sent(self, caller: httpx.AsyncClient, body: dict[str, Any]) -> tuple[str, str]:
         headers = {"authorization": f"Bearer {self.key}"}
-        begun = False
+        fate = "lost", ""
         try:
-            # A connection each: one that is kept ends in the very gateway that a test takes away.
-            async with (
-                httpx.AsyncClient(timeout=LIMIT_S, trust_env=False) as client,
-                client.stream(
-                    "POST", f"{self.url}/v1/chat/completions", json=body, headers=headers
-                ) as answer,
-            ):
+            async with caller.stream(
+                "POST", f"{self.url}/v1/chat/completions", json=body, headers=headers
+            ) as answer:
                 if answer.status_code != httpx.codes.OK:
                     return str(answer.status_code), (await answer.aread()).decode(errors="replace")[:300]
+                # To its end, or the connection could not be kept.
                 async for line in answer.aiter_lines():
-                    begun = True
                     if line == "data: [DONE]":
-                        return "answered", ""
-                    if line.startswith("data: ") and "error" in json.loads(line[6:]):
-                        return "failed", line[6:300]
+                        fate = "answered", ""
+                    elif line.startswith("data: ") and "error" in json.loads(line[6:]):
+                        fate = "failed", line[6:300]
+                    elif fate[0] == "lost":
+                        fate = "cut", "the connection ended"
         except httpx.HTTPError as error:
-            return ("cut" if begun else "lost"), repr(error)
-        return "cut", "the connection ended"
+            return fate if fate[0] in ("answered", "failed") else (fate[0], repr(error))
+        return fate
+
+
+def _caller(limits: httpx.Limits) -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=LIMIT_S, trust_env=False, limits=limits)
 
 
 @contextmanager
-def under_load(url: str, key: str, *, model: str = "chat", rate: float = RATE) -> Iterator[Load]:
+def under_load(
+    url: str, key: str, *, model: str = "chat", rate: float = RATE, kept: int = 0
+) -> Iterator[Load]:
     """Requests go on within; ten have been answered before it begins, and all have ended after it."""
-    load = Load(url, key, model, rate)
+    load = Load(url, key, model, rate, kept=kept)
     load.start()
     try:
         load.until(10)

@@ -40,7 +40,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 def values(site: Site) -> Data:
-    """The chart's defaults, with this checkout's images and pods that fit on nodes of 2 CPUs."""
+    """The chart's defaults, with this checkout's images and pods of which all fit on one node of 2 CPUs but engines."""
     engines: Data = {"cpus": 1.5, "memory": "5Gi", "maxNodes": 2}
     if site.bed is not None:
         engines |= {
@@ -50,7 +50,7 @@ def values(site: Site) -> Data:
             "cache": {"storageClassName": "standard"},
         }
     otlp = {} if site.bed is None else {"otlp": {"endpoint": f"http://{HOST}:{OTLP_PORT}"}}
-    spec = {"head": {"cpus": 0.5, "memory": "3Gi"}, "gateway": {"cpus": 0.5}, "pools": {"cpu": engines}}
+    spec = {"head": {"cpus": 0.5, "memory": "3Gi"}, "gateway": {"cpus": 0.3}, "pools": {"cpu": engines}}
     return {
         "kuberay": {"enabled": False},
         "allowedImages": [f"{site.image('engine-cpu').partition('/')[0]}/"],
@@ -156,7 +156,9 @@ class Release:
 
     def shown(self) -> str:
         """How everything is, for a person."""
-        return self.kubectl("get", "scl,md,mr,tn,rayclusters,pods", "--output=wide")
+        objects = self.kubectl("get", "scl,md,mr,tn,rayclusters,pods", "--output=wide")
+        warnings = self.kubectl("get", "events", "--field-selector=type=Warning", "--sort-by=.lastTimestamp")
+        return "\n".join([objects, *warnings.splitlines()[-20:]])
 
     def wait(self, what: str, true: Callable[[], bool], timeout_s: float) -> float:
         """Seconds until `true`, which may fail meanwhile. Raises AssertionError with how everything is."""

@@ -57,13 +57,19 @@ def test_a_pools_pods_change_in_the_running_cluster_under_load(release: Release)
 
 
 def test_gateways_pods_change_in_the_running_cluster_under_load(release: Release) -> None:
+    """Also for callers who keep a connection and ask every 16 seconds."""
     clusters, before = release.ray_clusters(), pod_names(release, "gateway")
-    with under_load(release.url(), release.key) as load:
+    with (
+        under_load(release.url(), release.key, rate=0.5, kept=8) as calm,
+        under_load(release.url(), release.key) as load,
+    ):
         release.patch("scl/default", {"spec": {"gateway": {"pod": {"labels": {LABEL: "next"}}}}})
         took = release.wait("other gateways alone", lambda: gateways_followed(release, before), 300)
         print(f"other gateways serve alone after {took:.1f} s")
         load.until(10)
+        calm.until(8)
     nothing_lost(load)
+    nothing_lost(calm)
     assert release.ray_clusters() == clusters
 
 
