@@ -40,7 +40,7 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 def values(site: Site) -> Data:
-    """The chart's defaults with this checkout's images; one node of 2 CPUs has room for every pod but engines."""
+    """The chart's defaults with this checkout's images; all pods but engines fit on one node of 2 CPUs."""
     engines: Data = {"cpus": 1.5, "memory": "5Gi", "maxNodes": 2}
     if site.bed is not None:
         engines |= {
