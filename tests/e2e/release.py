@@ -276,7 +276,7 @@ def _take_away(site: Site, helm: Config) -> None:
     with suppress(MachineError):
         site.kubectl("delete", f"--namespace={NAMESPACE}", "md,mr,tn,scl", "--all", "--timeout=180s")
     helm.uninstall(NAME, ignore_not_found=True)
-    site.kubectl("delete", "namespace", NAMESPACE, "--wait=false", "--ignore-not-found")
+    site.kubectl("delete", "namespace", NAMESPACE, "--timeout=180s", "--ignore-not-found")
 
 
 def _key(site: Site) -> str:
