@@ -274,7 +274,10 @@ def _install(site: Site, helm: Config, chart: Path, phases: Phases) -> None:
 
 def _take_away(site: Site, helm: Config) -> None:
     with suppress(MachineError):
-        site.kubectl("delete", f"--namespace={NAMESPACE}", "md,mr,tn,scl", "--all", "--timeout=180s")
+        here = f"--namespace={NAMESPACE}"
+        site.kubectl("delete", here, "configmap", "tradewind-cluster", "--ignore-not-found")
+        site.kubectl("delete", here, "md,mr,tn,scl", "--all", "--timeout=180s")
+        site.kubectl("wait", here, "--for=delete", "pod", "--selector=ray.io/cluster", "--timeout=180s")
     helm.uninstall(NAME, ignore_not_found=True)
     site.kubectl("delete", "namespace", NAMESPACE, "--timeout=180s", "--ignore-not-found")
 

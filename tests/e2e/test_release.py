@@ -74,9 +74,8 @@ def test_uninstalled_by_the_guide_nothing_is_left(release: Release) -> None:
     release.kubectl("delete", "modelroutes,modeldeployments,tenants", "--all", "--timeout=180s")
     release.kubectl("delete", "configmap", "tradewind-cluster")
     release.kubectl("delete", "servingclusters", "--all", "--timeout=180s")
-    release.wait(
-        "no pod of Ray's is left", lambda: not release.get("pods", "--selector=ray.io/cluster")["items"], 240
-    )
+    release.kubectl("wait", "--for=delete", "pod", "--selector=tradewind.dev/cluster", "--timeout=240s")
+    assert release.get("pods", "--selector=ray.io/cluster")["items"] == []
     release.helm.uninstall(NAME)
     release.kubectl("delete", "pod,configmap", "tradewind-test", "--ignore-not-found")
     release.kubectl("delete", "lease", "tradewind-operator", "--ignore-not-found")
@@ -84,6 +83,7 @@ def test_uninstalled_by_the_guide_nothing_is_left(release: Release) -> None:
     with suppress(AssertionError):
         release.wait("nothing is left", lambda: not left(release), 60)
     assert left(release) == []
+    release.site.kubectl("delete", "namespace", NAMESPACE, "--timeout=60s")
 
 
 def changed(release: Release, max_tokens: int = 64) -> Data:
