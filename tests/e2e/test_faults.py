@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.e2e.effect import SOON_S, revoked_s, weight_s
-from tests.e2e.load import nothing_lost, under_load
+from tests.e2e.load import RATE, nothing_lost, under_load
 from tests.e2e.models import API, applied
 from tests.e2e.release import Release
 from tests.e2e.site import Data
@@ -53,6 +53,19 @@ def test_the_scalers_selector_finds_the_models_pods(release: Release) -> None:
     ready = release.ready_pods("engine")
     assert len(ready) == 2
     assert {pod["metadata"]["name"] for pod in found} == {pod["metadata"]["name"] for pod in ready}
+
+
+def test_a_pool_that_is_made_smaller_than_it_is_used_costs_nothing(release: Release) -> None:
+    serve = [pod["metadata"]["name"] for pod in release.pods("engine")]
+    with under_load(release.url(), release.key) as load:
+        try:
+            release.patch("scl/default", {"spec": {"pools": {"cpu": {"maxNodes": 1}}}})
+            # Three looks of Ray's autoscaler, which would end a pod above the size at once.
+            load.until(round(15 * RATE))
+            assert [pod["metadata"]["name"] for pod in release.pods("engine")] == serve
+        finally:
+            release.patch("scl/default", {"spec": {"pools": {"cpu": {"maxNodes": 2}}}})
+    nothing_lost(load)
 
 
 def test_a_deleted_gateway_pod_costs_nothing(release: Release) -> None:
