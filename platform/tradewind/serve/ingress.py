@@ -118,24 +118,32 @@ def harden(config: str, error_dir: Path) -> str:
 
 
 def _handed_on(config: str) -> str:
-    """With the HAProxy that listens now as the last resort of every backend.
+    """With the HAProxy that listens now as the last resort of every backend that has servers of its own.
 
     A request is handed on twice at most, so that one without any gateway ends. Whether a backend is healthy
-    is asked of its own servers alone.
+    is asked of its other servers.
     """
     bind = re.search(r"^frontend http_frontend\n    bind (\S+):(\d+)", config, flags=re.M)
     if bind is None:
         raise IngressError("HAProxy configuration without an address: this Ray version is not supported")
     host = "127.0.0.1" if bind[1] == "0.0.0.0" else bind[1]  # noqa: S104 - compared
-    backends = re.findall(r"^backend (\S+)\n((?:    .*\n)+)", config, flags=re.M)
-    for name, body in backends:
-        servers = re.findall(r"^    server (\S+) ", body, flags=re.M)
-        if not servers:
-            continue
-        is_up = "".join(f"    acl backend_{name}_server_up srv_is_up({name}/{each})\n" for each in servers)
-        config = config.replace(f"    acl backend_{name}_server_up nbsrv({name}) ge 1\n", is_up)
-        again = f"    server again {host}:{bind[2]} backup no-check\n"
-        config = config.replace(body, _COUNTED + body.rstrip("\n") + "\n" + again, 1)
+    again = f"    server again {host}:{bind[2]} backup no-check\n"
+    healths: dict[str, str] = {}
+
+    def handed_on(backend: re.Match[str]) -> str:
+        head, name, body, servers = backend.groups()
+        if all(line.endswith(" backup") for line in servers.splitlines()):
+            return backend[0]
+        names = re.findall(r"^    server (\S+)", servers, flags=re.M)
+        health = "".join(f"    acl backend_{name}_server_up srv_is_up({name}/{each})\n" for each in names)
+        healths[f"    acl backend_{name}_server_up nbsrv({name}) ge 1\n"] = health
+        # Before Ray's own last resort, a proxy on the head: there is none.
+        return f"{head}{_COUNTED}{body}{again}{servers}"
+
+    pattern = r"^(backend (\S+)\n)((?:    (?!server ).*\n)*)((?:    (?:server|#) .*\n)+)"
+    config = re.sub(pattern, handed_on, config, flags=re.M)
+    for asked, health in healths.items():
+        config = config.replace(asked, health)
     return config
 
 

@@ -34,8 +34,12 @@ def free_ports(count: int) -> list[int]:
 def written_by_ray(directory: Path, port: int, metrics: int, stats: int, *gateways: int) -> str:
     environment = ray_environment(token_file=None, run_dir=directory, ingress="", ports=Ports())
     servers = [ServerConfig(name=f"r{each}", host="127.0.0.1", port=each) for each in gateways]
+    # As on a node of a cluster: applications without a replica, and a last resort of Ray's that is not there.
+    there = {"gateway": ("/", servers), "llama": ("/llama", servers), "a": ("/a", []), "b": ("/b", [])}
+    resort = ServerConfig(name="head", host="127.0.0.1", port=1)
     backends = {
-        "gateway": BackendConfig(name="gateway", path_prefix="/", app_name="gateway", servers=servers)
+        name: BackendConfig(name=name, path_prefix=prefix, app_name=name, servers=own, fallback_server=resort)
+        for name, (prefix, own) in there.items()
     }
     config = HAProxyConfig(
         http_options=HTTPOptions(host="127.0.0.1", port=port),
