@@ -19,6 +19,7 @@ from kubernetes import client as k8s
 
 from tests.cluster.cluster import Cluster, new_namespace
 from tests.cluster.definitions import put, take_away
+from tests.cluster.objects import wait_for
 from tests.cluster.operated import PYTHONPATH, install
 from tests.cluster.ray import Data
 from tests.golden.chart.rendering import manifests
@@ -30,6 +31,8 @@ from tradewind_operator.migration import Migrated, migrate
 pytestmark = pytest.mark.cluster
 
 GROUP = "tests.tradewind.dev"
+NOT_FOUND = 404
+VERSIONS = {"v1alpha1", "v1beta1"}
 SPEC = {"type": "object", "properties": {"tons": {"type": "integer"}}}
 SCHEMA = {"type": "object", "properties": {"spec": SPEC, "status": {"type": "object"}}}
 
@@ -61,7 +64,7 @@ class Barges:
         self._extensions: Any = k8s.ApiextensionsV1Api(kube)
 
     def define(self, *versions: Data) -> None:
-        """Create or replace the definition."""
+        """Create or replace the definition, and wait until the server acts by it."""
         names = {"plural": self.kind.plural, "singular": self.kind.plural[:-1], "kind": self.kind.kind}
         put(
             self.kube,
@@ -74,6 +77,15 @@ class Barges:
                 }
             ],
         )
+        served = {each["name"] for each in versions if each["served"]}
+        wait_for(lambda: {each for each in VERSIONS if self._is_served(each)} == served, "it is served")
+
+    def _is_served(self, version: str) -> bool:
+        try:
+            self._objects.list_cluster_custom_object(GROUP, version, self.kind.plural, limit=1)
+        except k8s.ApiException as error:
+            return error.status != NOT_FOUND  # an object that it cannot read is there
+        return True
 
     @property
     def stored(self) -> list[str]:

@@ -70,6 +70,17 @@ def test_a_failed_revision_is_mended_by_the_next(release: Release) -> None:
     release.wait("the next revision is in force", lambda: max_tokens(release) == 64, 60)
 
 
+def test_no_way_to_delete_it_ends_a_cluster_that_has_models(release: Release) -> None:
+    """Nor one by which Kubernetes deletes first what belongs to an object, as Argo CD asks it to."""
+    served = release.ray_clusters()
+    with under_load(release.url(), release.key) as load:
+        release.kubectl("delete", "servingcluster/default", "--cascade=foreground", "--wait=false")
+        release.wait("it says so", lambda: "smollm2" in release.condition("scl/default").message, 30)
+        load.until(30)
+    assert load.unhappy == [], load.summary()
+    assert release.ray_clusters() == served
+
+
 def test_uninstalled_by_the_guide_nothing_is_left(release: Release) -> None:
     release.kubectl("delete", "modelroutes,modeldeployments,tenants", "--all", "--timeout=180s")
     release.kubectl("delete", "configmap", "tradewind-cluster")
