@@ -173,6 +173,16 @@ class Stored:
         patch = {"metadata": {"annotations": {key: value}}}
         self._custom.patch_namespaced_custom_object(*self._place, "default", patch)
 
+    def why_kept(self, policy: str) -> str:
+        """What the server has against a deletion by this propagation policy, on trial; empty for nothing."""
+        try:
+            self._custom.delete_namespaced_custom_object(
+                *self._place, "default", propagation_policy=policy, dry_run="All"
+            )
+        except k8s.ApiException as error:
+            return str(error.body)
+        return ""
+
     def delete(self) -> None:
         self._custom.delete_namespaced_custom_object(*self._place, "default")
         wait_for(lambda: not self.there(), "the ServingCluster is gone")
@@ -242,6 +252,17 @@ def test_a_deleted_serving_cluster_comes_back_while_the_release_has_one(
     stored.delete()
     kept()
     assert not stored.there()
+
+
+@pytest.mark.usefixtures("definitions")
+def test_a_deletion_in_the_foreground_is_refused(
+    helm: Config, chart: Path, namespace: str, kept: Callable[[], None], stored: Stored
+) -> None:
+    """It would take a cluster's pods away, whatever its finalizer says."""
+    helm.install(chart, RELEASE, values(cluster=THREE_GATEWAYS), namespace=namespace)
+    kept()
+    wait_for(lambda: "allowed: Background" in stored.why_kept("Foreground"), "it is refused")
+    assert stored.why_kept("Background") == stored.why_kept("Orphan") == ""
 
 
 @pytest.mark.usefixtures("definitions")

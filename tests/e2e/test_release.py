@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 from helm_python.errors import HelmError
 
+from tests.e2e.bed.machines import MachineError
 from tests.e2e.chosen_users import users_are_chosen
 from tests.e2e.effect import weight_s
 from tests.e2e.load import under_load
@@ -74,7 +75,9 @@ def test_no_way_to_delete_it_ends_a_cluster_that_has_models(release: Release) ->
     """Nor one by which Kubernetes deletes first what belongs to an object, as Argo CD asks it to."""
     served = release.ray_clusters()
     with under_load(release.url(), release.key) as load:
-        release.kubectl("delete", "servingcluster/default", "--cascade=foreground", "--wait=false")
+        with pytest.raises(MachineError, match="allowed: Background"):
+            release.kubectl("delete", "servingcluster/default", "--cascade=foreground", "--wait=false")
+        release.kubectl("delete", "servingcluster/default", "--wait=false")
         release.wait("it says so", lambda: "smollm2" in release.condition("scl/default").message, 30)
         load.until(30)
     assert load.unhappy == [], load.summary()

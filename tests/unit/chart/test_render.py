@@ -37,7 +37,10 @@ from tradewind_operator.release_cluster import Wanted, wanted
 
 KUBERNETES = "1.36.0"
 CUSTOM = ("monitoring.coreos.com/", "gateway.networking.k8s.io/", "apiextensions.k8s.io/")
-CLUSTER_SCOPED = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+CLUSTER_SCOPED = {
+    *("ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"),
+    *("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
+}
 
 
 @pytest.mark.parametrize("case", CASES)
