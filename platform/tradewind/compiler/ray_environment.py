@@ -12,9 +12,8 @@ from pathlib import Path
 MAX_STREAM_S = 3600
 """Longest stream that a change of replicas must not cut."""
 GATEWAY_REACHABLE_S = 20
-"""How long a gateway that stops takes new requests in a cluster. A HAProxy that was replaced goes on with the
-gateways that it knew for as long as it lets a connection idle (`serve.ingress.HEAD_TIMEOUT_S`), and new ones
-may be ready some seconds before every node lets packets through to them."""
+"""How long a gateway that stops takes new requests in a cluster: every HAProxy must have been told of others,
+which takes seconds on a busy machine, and every node must let packets through to them."""
 REACHABLE = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"
 
 
