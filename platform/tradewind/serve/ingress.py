@@ -128,22 +128,16 @@ def _handed_on(config: str) -> str:
         raise IngressError("HAProxy configuration without an address: this Ray version is not supported")
     host = "127.0.0.1" if bind[1] == "0.0.0.0" else bind[1]  # noqa: S104 - compared
     again = f"    server again {host}:{bind[2]} backup no-check\n"
-    healths: dict[str, str] = {}
-
-    def handed_on(backend: re.Match[str]) -> str:
+    pattern = r"^(backend (\S+)\n)((?:    (?!server ).*\n)*)((?:    (?:server|#) .*\n)+)"
+    for backend in re.finditer(pattern, config, flags=re.M):
         head, name, body, servers = backend.groups()
         if all(line.endswith(" backup") for line in servers.splitlines()):
-            return backend[0]
+            continue
+        # Before Ray's own last resort, a proxy on the head: there is none. With its name a backend is unique.
+        config = config.replace(backend[0], f"{head}{_COUNTED}{body}{again}{servers}")
         names = re.findall(r"^    server (\S+)", servers, flags=re.M)
         health = "".join(f"    acl backend_{name}_server_up srv_is_up({name}/{each})\n" for each in names)
-        healths[f"    acl backend_{name}_server_up nbsrv({name}) ge 1\n"] = health
-        # Before Ray's own last resort, a proxy on the head: there is none.
-        return f"{head}{_COUNTED}{body}{again}{servers}"
-
-    pattern = r"^(backend (\S+)\n)((?:    (?!server ).*\n)*)((?:    (?:server|#) .*\n)+)"
-    config = re.sub(pattern, handed_on, config, flags=re.M)
-    for asked, health in healths.items():
-        config = config.replace(asked, health)
+        config = config.replace(f"    acl backend_{name}_server_up nbsrv({name}) ge 1\n", health)
     return config
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import subprocess
 import threading
@@ -161,20 +162,21 @@ def started(
         if process.poll() is not None:
             assert "cannot bind" in said.read_text(), said.read_text()
             return None
-        if listens(socket_path, process.pid):
+        if pid_at(socket_path) == process.pid:
             return process
         time.sleep(0.02)
     raise AssertionError("HAProxy does not listen")
 
 
-def listens(socket_path: Path, pid: int) -> bool:
-    """Whether it is this process that answers on HAProxy's own socket."""
+def pid_at(socket_path: Path) -> int | None:
+    """Of the HAProxy that answers on its own socket; None while none does."""
     with socket.socket(socket.AF_UNIX) as admin, contextlib.suppress(OSError):
         admin.connect(str(socket_path))
         admin.sendall(b"show info\n")
         told = b"".join(iter(lambda: admin.recv(65536), b""))
-        return f"\nPid: {pid}\n".encode() in told
-    return False
+        if found := re.search(rb"^Pid: (\d+)$", told, flags=re.M):
+            return int(found[1])
+    return None
 
 
 def test_harden_is_idempotent(tmp_path: Path) -> None:
@@ -250,8 +252,7 @@ def test_an_idle_connection_outlives_all_gateways_that_its_haproxy_knew(
         url = f"http://127.0.0.1:{ports[0]}/v1/completions"
         assert client.post(url, content=b"{}").status_code == 200
         (directory,) = tmp_path.iterdir()
-        before = int(subprocess.check_output(["pgrep", "-f", str(directory / "hardened.cfg")]))
-        successor = started(directory, *ports, *others.ports, after=before)
+        successor = started(directory, *ports, *others.ports, after=pid_at(directory / "a.sock"))
         assert successor is not None
         try:
             gateways.close()
