@@ -170,10 +170,10 @@ def _caller(limits: httpx.Limits) -> httpx.AsyncClient:
 
 @contextmanager
 def under_load(
-    url: str, key: str, *, model: str = "chat", rate: float = RATE, kept: int = 0
+    url: str, key: str, *, model: str = "chat", rate: float = RATE, tokens: int = TOKENS, kept: int = 0
 ) -> Iterator[Load]:
     """Requests go on within; ten have been answered before it begins, and all have ended after it."""
-    load = Load(url, key, model, rate, kept=kept)
+    load = Load(url, key, model, rate, tokens, kept)
     load.start()
     try:
         load.until(10)

@@ -34,6 +34,8 @@ def two_engines(release: Release) -> Iterator[None]:
         yield
         # By the scaler again: what it has begun it ends, also when it is deleted meanwhile.
         release.apply(scaler(1))
+        # One may be there for the moment only, because the other is being replaced.
+        release.wait("one engine is wanted", lambda: release.get("md/smollm2")["spec"]["replicas"] == 1, 120)
         release.wait("one engine", lambda: ready_replicas(release) == 1, 120)
 
 

@@ -21,6 +21,8 @@ AFTER = 30
 SILENT_S = 12
 """How long no answer may end around a lost head: a busy machine's pause, and no engine's start."""
 NEXT_CLUSTER_S = 500
+LONG = 64
+"""Tokens of an answer that is always open when something ends."""
 PASSWORD_SECRET = "redis-password"
 
 
@@ -130,6 +132,26 @@ def test_a_drained_head_node_costs_nothing(release: Release) -> None:
         finally:
             release.site.kubectl("uncordon", node)
     nothing_lost(load)
+
+
+def test_a_gateway_that_leaves_while_the_head_is_away_cuts_no_stream(release: Release) -> None:
+    """Both on one node that is drained, say: nobody tells the other HAProxy that this gateway goes."""
+    (head,) = release.ready_pods("head")
+    name = head["metadata"]["name"]
+    leaves = release.ready_pods("gateway")[0]["metadata"]["name"]
+    with under_load(release.url(), release.key, rate=1, tokens=LONG) as load:
+        release.kubectl("delete", f"pod/{leaves}", "--wait=false")
+        release.kubectl("delete", f"pod/{name}", "--grace-period=0", "--force")
+        gone = release.wait("the gateway has left", lambda: leaves not in all_pods(release), 240)
+        print(f"the gateway left after {gone:.1f} s")
+        release.wait("the head", lambda: head_is_back(release, name), 240)
+        load.until(AFTER)
+    nothing_lost(load)
+
+
+def all_pods(release: Release) -> set[str]:
+    """Names, also of those that are on their way out."""
+    return {pod["metadata"]["name"] for pod in release.get("pods")["items"]}
 
 
 def lose_head(release: Release) -> None:

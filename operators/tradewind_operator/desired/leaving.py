@@ -13,10 +13,9 @@ constant for any `drain.timeout`, which is at most an hour. A pod that has drain
   pool that is full it is stopped at once (`tradewind.serve.leaving`). A gateway has no room elsewhere by
   design (one per pod, and KubeRay replaces a pod only when it is gone) and is stopped at once.
 - The hook ends when no replica is left in the pod.
-- Where Ray's head is away too, nobody takes replicas out of rotation. A gateway looks for it once, when its
-  streams have ended, and ends at once. So does an engine's pod in which no replica runs; with one it waits
-  for the next head, which is told anew that the node goes, and ends when none has answered for
-  `_HEAD_AWAY_S`.
+- Where Ray's head is away too, nobody takes replicas out of rotation. A pod that is needed waits for the next
+  head, which is told anew that the node goes, and ends when none has answered for `_HEAD_AWAY_S`: an engine's
+  while a replica runs in it, a gateway's while others hand requests on to it. One that is not ends at once.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _ENDPOINTS_S: Final = 15
 _SUCCESSOR_S: Final = 1_800
 """As long as an engine waits for its successor; a test compares it with the hook's own."""
 _HEAD_AWAY_S: Final = 60
-"""As long as an engine waits for a head; a test compares it, too."""
+"""As long as a pod waits for a head; a test compares it, too."""
 _MARGIN_S: Final = _HEAD_AWAY_S + 60
 
 WORKER_GRACE_S: Final = _ENDPOINTS_S + max(MAX_STREAM_S, _SUCCESSOR_S) + _MAX_DRAIN_S + 2 * _MARGIN_S
@@ -50,7 +49,6 @@ _CLOSE: Final = (
     'for c in /proc/[0-9]*/comm; do if [ "$(cat "$c" 2>/dev/null)" = haproxy ]; '
     'then p=${c#/proc/}; kill -USR1 "${p%/comm}" 2>/dev/null; fi; done'
 )
-_REPLICAS: Final = "grep -qsa '^ray::ServeReplica' /proc/[0-9]*/cmdline"
 
 
 def _waits(condition: str, limit_s: int, action: str = "") -> str:
@@ -59,22 +57,12 @@ def _waits(condition: str, limit_s: int, action: str = "") -> str:
     return f"n=0; while {body}[ $n -lt {limit_s} ] && {condition}; do sleep 2; n=$((n+2)); done"
 
 
-def _takes_node_away(deadline_s: int) -> str:
-    # KubeRay's variables. Without a head Ray's own command would wait a minute for one.
-    return (
-        "timeout 5 bash -c ': < /dev/tcp/$FQ_RAY_IP/$RAY_PORT' 2>/dev/null || exit 0\n"
-        "timeout 60 ray drain-node --reason DRAIN_NODE_REASON_PREEMPTION --reason-message 'the pod ends' "
-        f"--deadline-remaining-seconds {deadline_s} || exit 0"
-    )
-
-
 def gateway_leaves() -> Manifest:
     """`lifecycle` of a gateway container."""
     steps = [
         f"sleep {_ENDPOINTS_S}",
         _waits(_CALLERS, MAX_STREAM_S, _CLOSE),
-        _takes_node_away(1),
-        _waits(_REPLICAS, _MAX_DRAIN_S),
+        f"timeout {_MAX_DRAIN_S + _MARGIN_S} {_LEAVES} --at-once || exit 0",
     ]
     return _before_stop(steps)
 

@@ -1,14 +1,15 @@
-"""How an engine's node leaves Ray: `python -m tradewind.serve.leaving`, the preStop hook of an engine's pod.
+"""How a pod's node leaves Ray: `python -m tradewind.serve.leaving [--at-once]`, a step of preStop hooks.
 
 Ray is told that the node goes, by a deadline. Serve then starts a successor of each replica first, and stops
 a replica at the deadline less its `drain.timeout` at the latest. How far the deadline is depends on the room
-for successors (`successors.py`). The hook says on the container's output what it waits for, and ends when no
-replica is left.
+for successors (`successors.py`); `--at-once`, for gateways, waits for none. The hook says on the container's
+output what it waits for, and ends when no replica is left.
 
 A head that does not answer is mostly one that is being replaced: the next one has its state, takes the
-replicas up again and can be told anew that the node goes. So a pod with a replica in it waits for `AWAY_S`,
-by the clock and from the first question without an answer; then it ends, because nobody takes replicas out of
-rotation. A pod in which no replica runs has nothing to wait for and ends at once.
+replicas up again and can be told anew that the node goes. So a pod that is needed waits for `AWAY_S`, by the
+clock and from the first question without an answer; then it ends, because nobody takes replicas out of
+rotation. An engine's pod is needed while a replica runs in it, a gateway's while other gateways' HAProxies
+send requests to it: without a head nobody tells them not to. One that is not needed ends at once.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any, Final, Protocol, TextIO, TypeVar
 
 from ray.exceptions import RayError
 
+from tradewind.compiler.ray_environment import Ports
 from tradewind.serve.successors import SUCCESSOR_S, Leaving, Seen, look, pods_come
 from tradewind.telemetry.logs import setup_logging
 
@@ -40,6 +42,8 @@ _ANSWER_S: Final = 10
 """How long one answer may take. GCS must be asked with a bound: without one its client ends this process when
 GCS stays away."""
 _POLL_S: Final = 2.0
+_ESTABLISHED: Final = "01"
+"""A connection's state in the kernel's tables."""
 _SILENT: Final = (OSError, HTTPException, ValueError, RayError)
 """What comes of a head that is away, or there and not yet itself. Ray's errors, `RpcError` among them, have a
 tree of their own."""
@@ -120,12 +124,18 @@ class _Departure:
     """A node on its way out: what its head was told, and since when it does not answer."""
 
     def __init__(
-        self, head: Head, address: str, serves: Callable[[], bool], clock: Callable[[], float]
+        self,
+        head: Head,
+        address: str,
+        needed: Callable[[], bool],
+        clock: Callable[[], float],
+        *,
+        at_once: bool,
     ) -> None:
         self._head, self._address = head, address
-        self._serves, self._clock = serves, clock
-        self._leaving = Leaving(clock())
-        self._until = clock() + SUCCESSOR_S + _DRAIN_S
+        self._needed, self._clock = needed, clock
+        self._leaving = Leaving(clock(), short=at_once)
+        self._until = clock() + (0 if at_once else SUCCESSOR_S + _DRAIN_S)
         self._node: str | None = None
         self._is_told = False
         self._silent_since: float | None = None
@@ -150,7 +160,7 @@ class _Departure:
         if not self._is_told:
             self._tell(node)
         seen = self._head.see(node)
-        if not seen.replicas + seen.stopping and not (seen.unknown and self._serves()):
+        if not seen.replicas + seen.stopping and not (seen.unknown and self._needed()):
             _LOG.info("no replica is left")
             return True
         if (new := self._leaving.deadline(seen, self._clock())) is not None:
@@ -168,8 +178,8 @@ class _Departure:
         """Whether a head that does not answer is given up. One that comes back is told everything again."""
         self._is_told = False
         self._leaving.forget()
-        if not self._serves():
-            _LOG.info("the head does not answer, and no replica runs here")
+        if not self._needed():
+            _LOG.info("the head does not answer, and no replica is needed here")
             return True
         if self._silent_since is None:
             self._silent_since = asked
@@ -191,21 +201,38 @@ def serves(processes: Path = Path("/proc")) -> bool:
     return False
 
 
+def called(tables: Path = Path("/proc/net")) -> bool:
+    """Whether another pod has a connection to a replica's port here, by the kernel's tables."""
+    ports = Ports()
+    replicas = range(ports.replicas, ports.replicas + ports.replica_count + 1)
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = (tables / table).read_text(encoding="ascii").splitlines()
+        except OSError:  # no IPv6
+            continue
+        for _, here, there, state, *_ in map(str.split, lines[1:]):
+            (host, _, port), (other, _, _) = here.partition(":"), there.partition(":")
+            if state == _ESTABLISHED and host != other and int(port, 16) in replicas:
+                return True
+    return False
+
+
 def leave(
     head: Head,
     address: str,
     *,
-    serves: Callable[[], bool] = serves,
+    at_once: bool = False,
+    needed: Callable[[], bool] = serves,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Take the node with this IP address away, and wait until no replica is left on it.
 
-    While the head does not answer it waits for one, `AWAY_S` at most and only if a replica `serves` here.
-    Nothing of `_SILENT` escapes.
+    `at_once` it waits for no successor. While the head does not answer it waits for one, `AWAY_S` at most and
+    only while the pod is `needed`. Nothing of `_SILENT` escapes.
     """
-    _LOG.info("the pod ends; its replicas leave when their successors are ready")
-    departure = _Departure(head, address, serves, clock)
+    _LOG.info(f"the pod ends; its replicas leave {'now' if at_once else 'when their successors are ready'}")
+    departure = _Departure(head, address, needed, clock, at_once=at_once)
     while not departure.is_over():
         sleep(_POLL_S)
 
@@ -224,7 +251,8 @@ def main() -> None:
 
     setup_logging("leaving", stream=_output(), fields={"pod": os.environ.get("HOSTNAME", "")})
     ray = _Ray(os.environ["RAY_ADDRESS"], os.environ.get("RAY_NODE_TYPE_NAME", ""))
-    leave(ray, get_node_ip_address())
+    at_once = "--at-once" in sys.argv[1:]
+    leave(ray, get_node_ip_address(), at_once=at_once, needed=called if at_once else serves)
 
 
 if __name__ == "__main__":

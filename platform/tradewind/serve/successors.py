@@ -89,10 +89,10 @@ def pods_come(state: Any, node_type: str) -> bool:
 class Leaving:
     """The deadline of the node, as looks come in. Times are seconds of one clock."""
 
-    def __init__(self, started: float) -> None:
+    def __init__(self, started: float, *, short: bool = False) -> None:
         self._no_room_since: float | None = None
         self._started = started
-        self.short = False
+        self.short = short
         """Whether the node no longer waits for a successor."""
 
     def deadline(self, seen: Seen, now: float) -> tuple[float, str] | None:

@@ -1,4 +1,4 @@
-"""What an engine's hook does while Ray's head is there, away for a moment, or gone for good."""
+"""What a pod's hook does while Ray's head is there, away for a moment, or gone for good."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from ray.exceptions import AuthenticationError, RpcError
 
-from tradewind.serve.leaving import _SILENT, AWAY_S, _Ray, leave, serves
+from tradewind.compiler.ray_environment import Ports
+from tradewind.serve.leaving import _SILENT, AWAY_S, _Ray, called, leave, serves
 from tradewind.serve.successors import ROOM_S, SUCCESSOR_S, Seen
 
 NODE, ADDRESS = "a" * 56, "10.0.0.7"
@@ -58,9 +59,16 @@ class Cluster:
         self.time += seconds
         assert self.time < 10 * SUCCESSOR_S, "it never ends"
 
-    def leave(self, *, serves: bool = True, address: str = ADDRESS) -> float:
+    def leave(
+        self,
+        *,
+        address: str = ADDRESS,
+        at_once: bool = False,
+        needed: Callable[[float], bool] = lambda _: True,
+    ) -> float:
         """Seconds after which the hook ended."""
-        leave(self, address, serves=lambda: serves, clock=lambda: self.time, sleep=self.sleep)
+        is_needed, clock = lambda: needed(self.time), lambda: self.time
+        leave(self, address, at_once=at_once, needed=is_needed, clock=clock, sleep=self.sleep)
         return self.time
 
 
@@ -96,7 +104,7 @@ def test_a_head_that_is_gone_for_good_is_given_up_by_the_clock(answer_s: float) 
 
 @pytest.mark.parametrize("lost", [0, 20], ids=["from the first", "later"])
 def test_without_a_replica_nobody_waits_for_a_head(lost: float) -> None:
-    assert Cluster(until(1e6), between(lost, 1e9)).leave(serves=False) == lost
+    assert Cluster(until(1e6), between(lost, 1e9)).leave(needed=lambda _: False) == lost
 
 
 @pytest.mark.parametrize(
@@ -120,6 +128,22 @@ def test_a_head_that_is_away_when_the_pod_is_asked_to_leave_is_waited_for() -> N
     cluster = Cluster(until(200), between(0, 31))
     assert cluster.leave() == 200
     assert cluster.drained == [(32, SUCCESSOR_S + 3_600)]
+
+
+def test_a_gateway_goes_at_once_and_ends_what_it_has() -> None:
+    cluster = Cluster(until(50, before=FULL), never)
+    assert cluster.leave(at_once=True) == 50
+    assert cluster.drained == [(0, 1)]
+
+
+def test_a_gateway_that_others_hand_requests_to_waits_for_a_head_that_takes_it_out_of_rotation() -> None:
+    cluster = Cluster(until(80, before=FULL), between(0, 31))
+    assert cluster.leave(at_once=True) == 80
+    assert cluster.drained == [(32, 33)]
+
+
+def test_a_gateway_that_nobody_calls_any_more_waits_for_no_head() -> None:
+    assert Cluster(until(1e6), between(0, 1e9)).leave(at_once=True, needed=lambda now: now < 7) == 8
 
 
 def test_each_absence_counts_for_itself() -> None:
@@ -154,7 +178,9 @@ def test_room_is_looked_for_anew_when_the_head_is_back() -> None:
 @pytest.mark.parametrize("serving", [True, False], ids=["a replica", "no replica"])
 def test_a_controller_that_takes_replicas_up_is_believed_when_it_has_them(serving: bool) -> None:
     unsure = Seen(0, 0, 0, has_successors=False, pods_come=False, unknown=1)
-    assert Cluster(until(150, before=unsure), never).leave(serves=serving) == (150 if serving else 0)
+    assert Cluster(until(150, before=unsure), never).leave(needed=lambda _: serving) == (
+        150 if serving else 0
+    )
 
 
 def test_what_it_waits_for_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -178,6 +204,38 @@ def test_a_pod_serves_while_ray_names_a_process_of_it_so(tmp_path: Path, command
         (tmp_path / pid / "cmdline").write_text(text)
     (tmp_path / "18").mkdir()  # it has ended since
     assert serves(tmp_path) is found
+
+
+@pytest.mark.parametrize(
+    ("line", "is_called"),
+    [
+        ("0: 0A00000A:7530 0B00000A:C001 01", True),
+        ("0: 0A00000A:7530 0A00000A:C001 01", False),
+        ("0: 0100007F:7530 0100007F:C001 01", False),
+        ("0: 00000000:7530 00000000:0000 0A", False),
+        ("0: 0A00000A:7530 0B00000A:C001 06", False),
+        ("0: 0A00000A:1F40 0B00000A:C001 01", False),
+    ],
+    ids=["another pod", "this pod", "the loopback", "the listener", "a closed one", "another port"],
+)
+def test_a_gateway_is_called_while_another_pod_is_connected_to_its_replica(
+    tmp_path: Path, line: str, is_called: bool
+) -> None:
+    (tmp_path / "tcp").write_text(
+        f"  sl  local_address rem_address st tx_queue\n   {line} 00000000:00000000\n"
+    )
+    assert called(tmp_path) is is_called
+
+
+def test_the_kernel_tells_of_a_connection_that_is_there() -> None:
+    """On the loopback both ends have one address, unless one says otherwise."""
+    with socket.socket() as listener, socket.socket() as caller:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", Ports().replicas + Ports().replica_count))
+        listener.listen()
+        caller.bind(("127.0.0.2", 0))
+        caller.connect(listener.getsockname())
+        assert called()
 
 
 def test_nobody_is_waited_for_where_no_gcs_listens() -> None:
