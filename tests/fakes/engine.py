@@ -113,6 +113,12 @@ class FakeEngine:
     prefix: str = ""
     port: int = 0
     stats: dict[str, object] = field(default_factory=stats)
+    usage: list[dict[str, object]] = field(default_factory=list)
+    """Bodies for GET /tradewind/usage/<id>, one after the other; the last one stays. Without any: 404."""
+    deaf: bool = False
+    """Says nothing at all to who asks for usage."""
+    asked: list[str] = field(default_factory=list)
+    """Ids whose usage was asked for."""
     next: deque[Script] = field(default_factory=deque)
     seen: deque[Seen] = field(default_factory=lambda: deque(maxlen=1000))
     connections: int = 0
@@ -234,11 +240,30 @@ class _Peer(asyncio.Protocol):
         self.target, self.headers, self.body = b"", [], []
         lower = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
         seen = Seen(self.parser.get_method().decode(), target, lower, body)
+        usage_of = seen.target.removeprefix(self.engine.prefix + "/tradewind/usage/")
+        if usage_of != seen.target:
+            self._tell_usage(seen, usage_of)
+            return
         self.engine.seen.append(seen)
         self.busy = True
         self._route(seen)
 
     # answers
+
+    def _tell_usage(self, seen: Seen, request: str) -> None:
+        engine = self.engine
+        if engine.token and seen.headers.get("x-tradewind-token") != engine.token:
+            self._send(401, engine_answers.error(401, "no token"))
+            return
+        engine.asked.append(request)
+        if engine.deaf:
+            return
+        if not engine.usage:
+            self._send(404, engine_answers.error(404, "no such request"))
+        else:
+            body = engine.usage.pop(0) if len(engine.usage) > 1 else engine.usage[0]
+            self._send(200, engine_answers.dumps(body))
+        engine.changed()
 
     def _route(self, seen: Seen) -> None:
         engine = self.engine

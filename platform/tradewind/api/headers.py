@@ -15,3 +15,7 @@ RESERVED_PREFIX = "x-tradewind-"
 
 ENGINE_STATS_PATH = "/tradewind/stats"
 """Under an engine's route prefix: load and facts of the replica as `EngineStats` JSON."""
+
+ENGINE_USAGE_PATH = "/tradewind/usage/"
+"""Under an engine's route prefix, followed by a request's id: what that request has used, as `RequestUsage`
+JSON."""

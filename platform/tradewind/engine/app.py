@@ -18,10 +18,11 @@ from typing import Any
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from tradewind.api.headers import ENGINE_STATS_PATH, ENGINE_TOKEN
+from tradewind.api.headers import ENGINE_STATS_PATH, ENGINE_TOKEN, ENGINE_USAGE_PATH
 from tradewind.api.problems import Code
 from tradewind.engine.in_flight import InFlight
 from tradewind.engine.stats import EngineStats
+from tradewind.engine.usage import UsageLog
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -45,7 +46,7 @@ ALLOWED = frozenset(
         ("GET", ENGINE_STATS_PATH),
     }
 )
-"""Everything an engine replica answers, below its prefix."""
+"""What an engine replica answers below its prefix, and `GET <ENGINE_USAGE_PATH><request id>`."""
 
 _TOKEN = ENGINE_TOKEN.encode()
 _PROPAGATOR = TraceContextTextMapPropagator()
@@ -67,6 +68,7 @@ class EngineGuard:
         token: str,
         model: str,
         stats: Callable[[], EngineStats],
+        usage: UsageLog | None = None,
         tracer: Tracer | None = None,
     ) -> None:
         if not token:
@@ -75,6 +77,7 @@ class EngineGuard:
         self._token = token.encode()
         self._model = model
         self._stats = stats
+        self._usage = usage
         self._tracer = tracer
         self.in_flight = InFlight()
         """Requests that `inner` is at work on."""
@@ -91,6 +94,9 @@ class EngineGuard:
             await _refuse(send, Code.INVALID_API_KEY, "This is an internal endpoint.")
             return
         path = wire_path(scope)
+        if path is not None and path.startswith(ENGINE_USAGE_PATH) and scope["method"] == "GET":
+            await self._tell_usage(path.removeprefix(ENGINE_USAGE_PATH), send)
+            return
         if path is None or (scope["method"], path) not in ALLOWED:
             await _refuse(send, Code.NOT_FOUND, "No such path.")
             return
@@ -107,6 +113,14 @@ class EngineGuard:
                 await self._traced(self._tracer, path, inner_scope, receive, send)
         finally:
             self.in_flight.leave(number)
+
+    async def _tell_usage(self, request: str, send: Send) -> None:
+        """What a request has used, as far as known; waits a moment for one that is being aborted."""
+        usage = None if self._usage is None else await self._usage.settled(request)
+        if usage is None:
+            await _refuse(send, Code.NOT_FOUND, "No such request.")
+        else:
+            await _answer(send, 200, usage.to_json())
 
     def _authentic(self, headers: Headers) -> bool:
         sent = [value for name, value in headers if name == _TOKEN]

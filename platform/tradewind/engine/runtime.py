@@ -25,6 +25,7 @@ from tradewind.engine.progress import StallProbe
 from tradewind.engine.sources.report import Progress, ProgressFile, both, progress_file, silent
 from tradewind.engine.sources.resolve import prefetch, prefetch_adapter
 from tradewind.engine.stats import EngineStats, LoadMeter
+from tradewind.engine.usage import UsageLog
 from tradewind.engine.warmup import warm_up
 from tradewind.home import cache_dir as cache_home
 from tradewind.home import home_dir
@@ -121,13 +122,15 @@ class VLLMEngine:
         fetched = self._clock()
         progress("load")
         vllm_adapter.apply_environment(settings.env, self._cache_dir)
-        running = await vllm_adapter.launch(settings, directory, ranks, self._meter)
+        usage = UsageLog()
+        running = await vllm_adapter.launch(settings, directory, ranks, self._meter, usage)
         self._running = running
         self._guard = guard = EngineGuard(
-            running.app,
+            usage.counting(running.app),
             token=self._token,
             model=settings.name,
             stats=self.stats,
+            usage=usage,
             tracer=self._provider.get_tracer("tradewind.engine") if self._provider else None,
         )
         launched = self._clock()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import gc
 import json
 import logging
@@ -32,6 +33,7 @@ from tradewind.engine.arguments import Known, command_line
 from tradewind.engine.errors import EngineStartError
 from tradewind.engine.liveness import Reaper, end_processes
 from tradewind.engine.stats import LoadMeter
+from tradewind.engine.usage import CountedSequence, UsageLog
 from tradewind.engine.vllm_lora import VLLMLora
 
 _LOG = logging.getLogger(__name__)
@@ -113,11 +115,11 @@ class RunningVLLM:
 
 
 async def launch(
-    settings: EngineSettings, directory: Path, ranks: Sequence[int], meter: LoadMeter
+    settings: EngineSettings, directory: Path, ranks: Sequence[int], meter: LoadMeter, usage: UsageLog
 ) -> RunningVLLM:
     """Start vLLM with the weights of `directory` and report its load to `meter`; after `apply_environment`.
 
-    `ranks` are those of the adapters that are to be loaded once it runs.
+    `ranks` are those of the adapters that are to be loaded once it runs. `usage` is told of every sequence.
 
     vLLM's imports and checks run in a thread; making the engine blocks this loop, as vLLM has it.
     EngineStartError for arguments that are wrong; otherwise what vLLM raises.
@@ -141,6 +143,7 @@ async def launch(
         engine.shutdown(timeout=10)
         raise
     meter.unfinished = engine.output_processor.get_num_unfinished_requests
+    _tell_usage(engine.output_processor, usage)
     pids = tuple(child.pid for child in multiprocessing.active_children() if child.pid is not None)
     clock.lap("application")
     return RunningVLLM(
@@ -294,6 +297,32 @@ def _stat_logger(names: Any, meter: LoadMeter) -> Callable[[Any, int], Any]:
             """Nothing to say."""
 
     return MeterLogger
+
+
+def _tell_usage(processor: Any, usage: UsageLog) -> None:
+    """Tell `usage` of each sequence that vLLM's front end takes: the place that all endpoints go through.
+
+    `RequestStateStats` is what vLLM counts a sequence's tokens in, for its own metrics too. It outlives the
+    sequence and holds numbers only, unlike the state around it.
+    """
+    add = processor.add_request
+
+    def added(request: Any, *args: Any, **kwargs: Any) -> None:
+        known = processor.has_request(request.request_id)  # more input for a sequence that is there
+        add(request, *args, **kwargs)
+        state = processor.request_states.get(request.request_id)
+        if known or state is None:
+            return
+        stats = None if state.detokenizer is None else state.stats
+        usage.add(
+            CountedSequence(
+                prompt_tokens=state.prompt_len if state.request_index == 0 else 0,
+                produced=None if stats is None else lambda: int(stats.num_generation_tokens),
+                running=functools.partial(processor.has_request, request.request_id),
+            )
+        )
+
+    processor.add_request = added
 
 
 def _ray_metrics(settings: EngineSettings) -> list[Any]:

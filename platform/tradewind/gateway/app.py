@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import time
@@ -20,6 +21,7 @@ from tradewind.gateway.dispatch import Dispatcher
 from tradewind.gateway.endpoints import ENDPOINTS, Endpoint
 from tradewind.gateway.exchange import Exchange, Services, log_bug, send_refusal
 from tradewind.gateway.head import Head, read_head
+from tradewind.gateway.late_usage import LateUsage
 from tradewind.gateway.models import list_models, show_model
 from tradewind.gateway.openapi import openapi_document
 from tradewind.gateway.prepare import salt_secret
@@ -42,6 +44,7 @@ _MODEL = b"/v1/models/"
 _MODEL_TEMPLATE = "/v1/models/{model}"
 _PROBES = frozenset((b"/healthz", b"/readyz", b"/openapi.json"))
 _MAX_PATH = 2_048
+_LAST_WORDS_S = 2.0
 _UNCONFIGURED = RequestLimits()
 
 _encode = msgspec.json.Encoder().encode
@@ -84,7 +87,8 @@ class Gateway:
             traceparent=telemetry.traceparent,
             clock=clock,
         )
-        self._services = Services(self._dispatcher, self.admission)
+        self._late_usage = LateUsage(engine_token)
+        self._services = Services(self._dispatcher, self.admission, self._late_usage)
         self._state: State | None = None
         self._active = 0
         self._closing = False
@@ -120,13 +124,21 @@ class Gateway:
     async def shutdown(self, timeout_s: float | None = None) -> None:
         """Refuse new requests, let those under way end (for `timeout_s` at most), close the connections."""
         self._closing = True
+        if not await self._over(timeout_s):
+            _log.warning("shut down with requests under way", extra={"requests": self._active})
+        await self._upstream.close()
+        await self._over(
+            _LAST_WORDS_S
+        )  # what was cut just now has an error event to send, and its usage to ask
+        await self._late_usage.close()
+
+    async def _over(self, timeout_s: float | None) -> bool:
+        """Waits until no request is under way; False when one still is after `timeout_s`."""
         if self._active:
             self._drained = self._drained or asyncio.Event()
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), timeout_s)
-            except TimeoutError:
-                _log.warning("shut down with requests under way", extra={"requests": self._active})
-        await self._upstream.close()
+        return not self._active
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""

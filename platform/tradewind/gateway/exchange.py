@@ -17,6 +17,7 @@ from tradewind.gateway.dispatch import Answer, Dispatcher, Job
 from tradewind.gateway.endpoints import Endpoint
 from tradewind.gateway.head import Head, check_content
 from tradewind.gateway.http1 import StreamBroken, StreamTimeout
+from tradewind.gateway.late_usage import LateUsage
 from tradewind.gateway.models import check_permission, not_found
 from tradewind.gateway.prepare import Request, check_request
 from tradewind.gateway.problems import ClientGone, Header, Refused, Style, internal_error, render
@@ -34,6 +35,8 @@ _REQUEST_ID = names.REQUEST_ID.encode()
 _ROUTE = names.ROUTE.encode()
 _VARIANT = names.VARIANT.encode()
 _LAST_WORD_S = 1.0
+_CUT_SHORT = frozenset((Code.TOTAL_TIMEOUT, Code.FIRST_TOKEN_TIMEOUT, Code.UPSTREAM_ERROR))
+"""Failures of an engine that may have been at work. With any other it has said that it was not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +45,15 @@ class Services:
 
     dispatcher: Dispatcher
     admission: Admission
+    late_usage: LateUsage
 
 
 class Exchange:
     """Reads, decides, asks and relays. `run` answers in every case and raises only a foreign cancellation."""
 
     __slots__ = (
-        "_departure", "_endpoint", "_head", "_receive", "_record", "_relay", "_send", "_services", "_started",
-        "_state",
+        "_cut", "_departure", "_endpoint", "_head", "_receive", "_record", "_relay", "_send", "_services",
+        "_started", "_state",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +76,8 @@ class Exchange:
         self._started = False
         self._relay: SSERelay | None = None
         self._departure = Departure(receive)
+        self._cut = False
+        """An engine was at work, and what it told of its usage is not all."""
 
     async def run(self) -> None:
         """Serves the request and leaves what became of it in the record."""
@@ -93,11 +99,18 @@ class Exchange:
             await self._refuse(internal_error())
         finally:
             self._departure.stop()
+            if self._cut and self._record.attempts:
+                self._services.late_usage.complete(self._record, self._prefix())
 
     async def _serve(self) -> None:
         job = await self._admit()
         self._departure.watch()
-        answer = await self._services.dispatcher.open(job)
+        self._cut = True
+        try:
+            answer = await self._services.dispatcher.open(job)
+        except Refused as refused:
+            self._cut = refused.code in _CUT_SHORT
+            raise
         try:
             if answer.body is None:
                 await self._stream(job, answer)
@@ -152,7 +165,7 @@ class Exchange:
     async def _whole(self, job: Job, answer: Answer, body: bytes) -> None:
         record = self._record
         record.chunk(time.time_ns())
-        self._note_usage(body_usage(self._endpoint.dialect, body))
+        self._note_usage(body_usage(self._endpoint.dialect, body), whole=True)
         headers = self._headers(job.decision, answer.content_type)
         headers.append((b"content-length", str(len(body)).encode()))
         await self._begin(headers)
@@ -180,19 +193,26 @@ class Exchange:
                 isinstance(error, TimeoutError) or (isinstance(error, StreamTimeout) and error.total)
             ) from None
         finally:
-            self._note_usage(relay.usage)
+            self._note_usage(relay.usage, whole=relay.ended)
         if not relay.ended:
             raise _cut(late=False)  # whole in HTTP's eyes, but the engine had more to say
         self._departure.stop()
         await send({"type": "http.response.body", "body": relay.finish(), "more_body": False})
 
-    def _note_usage(self, usage: Usage) -> None:
+    def _note_usage(self, usage: Usage, *, whole: bool) -> None:
         record = self._record
+        # One that is whole may still hold its usage where it was not looked for: before megabytes of content.
+        known = usage.output_tokens if self._endpoint.streams else usage.input_tokens
+        self._cut = not whole or known is None
         if usage.input_tokens is not None:
             record.input_tokens = usage.input_tokens
         if usage.output_tokens is not None:
             record.output_tokens = usage.output_tokens
         record.finish_reason = usage.finish_reason or ""
+
+    def _prefix(self) -> str:
+        """Of the engine that was asked last."""
+        return self._state.table.deployments[self._record.deployment].prefix
 
     def _headers(self, decision: Decision, content_type: bytes) -> list[Header]:
         return [

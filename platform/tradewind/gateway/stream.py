@@ -15,7 +15,7 @@ import re
 from dataclasses import dataclass
 
 from tradewind.api.problems import Code
-from tradewind.gateway.usage import Dialect, Usage, event_facts
+from tradewind.gateway.usage import TAIL_BYTES, WHOLE_BYTES, Dialect, Facts, Usage, event_facts, tail_usage
 
 _BOUNDARY = re.compile(rb"\n\r?\n")
 _PARTIAL_BOUNDARY = re.compile(rb"\n\r?\Z")
@@ -56,6 +56,15 @@ _ORDINARY = {
     Dialect.RESPONSES: _Ordinary(3, b"event: response.output_text.delta\ndata: {", (b"}\n\n",)),
     Dialect.ANTHROPIC: _Ordinary(3, b"event: content_block_delta\ndata: {", (b"}\n\n",)),
 }
+_HEAD_BYTES = 256
+_NAMED = re.compile(rb'event: *([\w.]+)\r?\ndata: *|data: *\{"type": *"([\w.]+)"')
+"""The first bytes of an event that say what it is, as vLLM's do."""
+_LAST = {
+    b"response.completed": Facts(Usage(finish_reason="completed"), ended=True),
+    b"response.incomplete": Facts(Usage(finish_reason="incomplete"), ended=True),
+    b"response.failed": Facts(Usage(finish_reason="failed"), ended=True, failed=True),
+}
+"""The events that hold a whole answer, so that they may be of any length, and what each says by its name."""
 _ANTHROPIC_TYPES = {"timeout_error": "timeout_error", "rate_limit_error": "rate_limit_error"}
 
 
@@ -84,16 +93,17 @@ class SSERelay:
 
     What `feed` and `finish` return adds up to the same bytes however the input was cut: all of it, but
     for the usage-only chunk when `strip_usage` is set (the gateway asked for it, the client did not).
-    An event over `max_event_bytes` is passed on without being held or read.
+    An event over `max_event_bytes` is passed on without being held: known by its first bytes, its usage read
+    from its last.
     """
 
     __slots__ = (
-        "_carried", "_carry", "_dialect", "_inside", "_markers", "_max", "_ordinary", "_strip", "ended",
-        "failed", "usage",
+        "_carried", "_carry", "_dialect", "_markers", "_max", "_ordinary", "_passed", "_strip", "ended",
+        "failed", "slow", "usage",
     )  # fmt: skip
 
     def __init__(
-        self, dialect: Dialect, *, strip_usage: bool = False, max_event_bytes: int = 4 * 1024 * 1024
+        self, dialect: Dialect, *, strip_usage: bool = False, max_event_bytes: int = WHOLE_BYTES
     ) -> None:
         self._dialect = dialect
         self._markers = _MARKERS[dialect]
@@ -102,16 +112,18 @@ class SSERelay:
         self._max = max_event_bytes
         self._carry: list[bytes] = []  # pieces of one event that is not whole yet
         self._carried = 0
-        self._inside = False  # part of an over-long event has been passed on
+        self._passed: _Passed | None = None  # the part of an over-long event that went on
         self.usage = Usage()
         self.ended = False
         """The stream's own end was seen: `[DONE]`, `message_stop`, `response.completed`."""
         self.failed = False
         """The engine itself reported an error in the stream."""
+        self.slow = 0
+        """Chunks that were not passed on at sight."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Bytes to send on now; may be empty, and is usually `chunk` itself."""
-        if not self._carried and not self._inside:
+        if not self._carried and self._passed is None:
             if self._ordinary.matches(chunk):
                 return chunk
             if chunk.endswith(_ENDS) and not any(marker in chunk for marker in self._markers):
@@ -127,11 +139,12 @@ class SSERelay:
     def broken(self, code: Code, message: str) -> bytes:
         """The bytes that end a stream which broke: what was held of an event is dropped."""
         self._carry, self._carried = [], 0
-        close = b"\n\n" if self._inside else b""
+        close = b"\n\n" if self._passed is not None or self.failed else b""
         return close + error_event(code, message, self._dialect)
 
     def _cut(self, chunk: bytes) -> bytes:
         """The way of a chunk that ends inside an event, or that holds something to look at."""
+        self.slow += 1
         if self._carried:
             last = self._carry[-1]
             tail = last[-2:] if len(last) > 1 else b"".join(self._carry[-2:])[-2:]
@@ -144,8 +157,13 @@ class SSERelay:
         for match in _BOUNDARY.finditer(chunk):
             event = chunk[start : match.end()]
             start = match.end()
-            out.append(event if self._inside else self._watch(event, match.end() - match.start()))
-            self._inside = False
+            if self._passed is None:
+                out.append(self._watch(event, match.end() - match.start()))
+                continue
+            self._passed.add(event)
+            self._conclude(self._passed.head, bytes(self._passed.tail))
+            self._passed = None
+            out.append(event)
         if start < len(chunk):
             out.append(self._hold(chunk[start:]))
         return b"".join(out)
@@ -153,25 +171,30 @@ class SSERelay:
     def _hold(self, part: bytes) -> bytes:
         """Keeps the beginning of an event; returns what need not or must not wait."""
         lead = b""
-        if not self._carried and not self._inside:  # blank lines between events belong to none
+        if not self._carried and self._passed is None:  # blank lines between events belong to none
             stripped = part.lstrip(b"\r\n")
             lead, part = part[: len(part) - len(stripped)], stripped
         if part:
             self._carry.append(part)
             self._carried += len(part)
-        if not self._inside and self._carried <= self._max + _PARTIAL_BOUNDARY_BYTES:
-            return lead
-        self._inside = True
+        if self._passed is None:
+            if self._carried <= self._max + _PARTIAL_BOUNDARY_BYTES:
+                return lead
+            self._passed = _Passed()
         held = b"".join(self._carry)
         partial = _PARTIAL_BOUNDARY.search(held)
         sent = partial.start() if partial else len(held)
         self._carry, self._carried = ([held[sent:]], len(held) - sent) if partial else ([], 0)
+        self._passed.add(held[:sent])
         return lead + held[:sent]
 
     def _watch(self, event: bytes, terminator: int) -> bytes:
         """Reads one whole event; returns it, or only the blank lines before it when it is to be dropped."""
         body = event.lstrip(b"\r\n")
-        if len(body) - terminator > self._max or self._ordinary.matches(body):
+        if len(body) - terminator > self._max:
+            self._conclude(body[:_HEAD_BYTES], body)
+            return event
+        if self._ordinary.matches(body):
             return event
         if not any(marker in body for marker in self._markers):
             return event
@@ -186,3 +209,32 @@ class SSERelay:
         self.ended |= facts.ended
         self.failed |= facts.failed
         return event[: len(event) - len(body)] if self._strip and facts.usage_only else event
+
+    def _conclude(self, head: bytes, tail: bytes) -> None:
+        """Notes what the ends of an over-long event say."""
+        named = _NAMED.match(head)
+        facts = _LAST.get(named[1] or named[2]) if named and self._dialect is Dialect.RESPONSES else None
+        if facts is not None:
+            self.usage.update(facts.usage)
+            self.usage.update(tail_usage(tail[-TAIL_BYTES:], 2))
+            self.ended |= facts.ended
+            self.failed |= facts.failed
+
+
+class _Passed:
+    """Both ends of an event that goes on in parts."""
+
+    __slots__ = ("head", "tail")
+
+    def __init__(self) -> None:
+        self.head = b""
+        self.tail = bytearray()
+        """At least the last TAIL_BYTES, at most twice as many and one part."""
+
+    def add(self, part: bytes) -> None:
+        """Takes the next part."""
+        if len(self.head) < _HEAD_BYTES:
+            self.head = (self.head + part)[:_HEAD_BYTES]
+        self.tail += part[-TAIL_BYTES:]
+        if len(self.tail) > 2 * TAIL_BYTES:
+            del self.tail[:-TAIL_BYTES]

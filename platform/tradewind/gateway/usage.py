@@ -7,6 +7,8 @@ needed are decoded; msgspec skips the rest of a body without building it.
 
 from __future__ import annotations
 
+import json
+import re
 from enum import StrEnum
 from typing import Any
 
@@ -120,6 +122,11 @@ class Facts(msgspec.Struct):
     """The engine reports an error."""
 
 
+WHOLE_BYTES = 4 * 1024 * 1024
+"""Of more than this only the end is read: no answer may hold up the others."""
+TAIL_BYTES = 64 * 1024
+"""What is read of the end."""
+
 _NOTHING = _Counts()
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _completion = msgspec.json.Decoder(_Completion)
@@ -127,10 +134,18 @@ _response = msgspec.json.Decoder(_Response)
 _response_event = msgspec.json.Decoder(_ResponseEvent)
 _message = msgspec.json.Decoder(_Message)
 _message_event = msgspec.json.Decoder(_MessageEvent)
+_json = json.JSONDecoder()
+_USAGE_KEY = re.compile(rb'(?<!\\)"usage"\s*:\s*(?=\{)')
+_STRUCTURE = re.compile(rb'"usage"\s*:\s*(?=\{)|"(?:[^"\\]|\\.)*+"|[{}\[\]]')
 
 
 def body_usage(dialect: Dialect, body: bytes) -> Usage:
-    """Usage of a JSON answer that was not streamed. Never raises: an unreadable body knows nothing."""
+    """Usage of a JSON answer that was not streamed. Never raises: an unreadable body knows nothing.
+
+    Of one over WHOLE_BYTES only the end is looked at, where vLLM writes it as a rule.
+    """
+    if len(body) > WHOLE_BYTES:
+        return tail_usage(body[-TAIL_BYTES:], 1)
     try:
         if dialect is Dialect.RESPONSES:
             return _of_response(_response.decode(body))
@@ -159,6 +174,35 @@ def event_facts(dialect: Dialect, data: bytes) -> Facts | None:
     return Facts(_of_completion(chunk), usage_only=usage_only, failed=bool(chunk.error))
 
 
+def tail_usage(tail: bytes, depth: int) -> Usage:
+    """Usage from the last bytes of a JSON object alone; unknown when it is not in them. Never raises.
+
+    `depth` is that of the field `usage`: 1 in the object itself, 2 in an object of it. A field of the same
+    name elsewhere, as in the schema of a tool, is told by its depth, counted from the end. Where `tail`
+    begins, in a string or not, cannot be known; but `"usage":` with quotes that are not escaped is a field's
+    name anywhere.
+    """
+    first = _USAGE_KEY.search(tail)
+    if first is None:
+        return Usage()
+    level = 0
+    found: list[tuple[int, int]] = []
+    for match in _STRUCTURE.finditer(tail, first.start()):
+        char = match[0]
+        if char in b"{[":
+            level += 1
+        elif char in b"}]":
+            level -= 1
+        elif char[-1] != 0x22:
+            found.append((match.end(), level))
+    at = next((end for end, inside in reversed(found) if inside - level == depth), None)
+    try:
+        value, _ = _json.raw_decode(tail[at:].decode()) if at is not None else ({}, 0)
+        return msgspec.convert(value, _Counts).read(None)
+    except (ValueError, RecursionError):
+        return Usage()
+
+
 def _of_completion(completion: _Completion) -> Usage:
     finish = completion.choices[-1].finish_reason if completion.choices else None
     return (completion.usage or _NOTHING).read(finish)
@@ -178,9 +222,9 @@ def _of_response_event(event: _ResponseEvent) -> Facts:
 
 
 def _of_message_event(event: _MessageEvent) -> Facts:
-    counts = event.usage
-    if event.message is not None:
-        counts = event.message.usage
     finish = event.delta.stop_reason if event.delta is not None else None
-    usage = (counts or _NOTHING).read(finish)
+    usage = (event.usage or _NOTHING).read(finish)
+    if event.message is not None:
+        usage = (event.message.usage or _NOTHING).read(finish)
+        usage.output_tokens = None  # of an answer that only begins: no count of what it will be
     return Facts(usage, ended=event.type == "message_stop", failed=event.type == "error")

@@ -133,9 +133,12 @@ class GatewayMetrics:
         """A request has begun."""
         self._active.value += 1
 
-    def finish(self, record: RequestRecord) -> None:
-        """Count a request that has ended (`ended_ns` is set)."""
+    def end(self) -> None:
+        """A request that has begun is over."""
         self._active.value -= 1
+
+    def finish(self, record: RequestRecord) -> None:
+        """Count a request that has ended (`ended_ns` is set) and of which all is known."""
         group = self._group(record)
         outcome = record.outcome
         code = code_label(record.code)

@@ -21,8 +21,8 @@ class RequestRecord(msgspec.Struct, eq=False):
     """One request: ids, times and facts. Times are nanoseconds since the epoch, 0 while unknown.
 
     There is no field for a prompt, an answer, a key or a header, so none can get into a span or a
-    metric. Made by `RequestTelemetry.start`; not to be changed after `RequestTelemetry.finish`.
-    A msgspec Struct: slots, and built in C.
+    metric. Made by `RequestTelemetry.start`; not to be changed after `RequestTelemetry.finish`, save by what
+    is `pending` then. A msgspec Struct: slots, and built in C.
     """
 
     request_id: str
@@ -66,6 +66,9 @@ class RequestRecord(msgspec.Struct, eq=False):
     chunks: int = 0
     last_chunk_ns: int = 0
     finished: bool = False
+    pending: Any = None
+    """An asyncio.Future that is done when nothing more will be noted, or None. The request is over and
+    answered by then; only its numbers are not complete."""
     meter: Any = None
     """A Meter or None. Any, for msgspec takes no Protocol."""
     cells: Any = None

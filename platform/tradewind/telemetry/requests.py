@@ -90,13 +90,23 @@ class RequestTelemetry:
         return format_traceparent(record.trace_id, record.upstream_span_id, record.sampled)
 
     def finish(self, record: RequestRecord) -> None:
-        """End a request: count its metrics, queue its spans. Never raises; a second call does nothing."""
+        """End a request: count its metrics, queue its spans. Never raises; a second call does nothing.
+
+        Of one with something `pending` both is done once that is.
+        """
         if record.finished:
             return
         record.finished = True
+        if not record.ended_ns:
+            record.ended_ns = self._clock_ns()
+        self.metrics.end()
+        if record.pending is None or record.pending.done():
+            self._write(record)
+        else:
+            record.pending.add_done_callback(lambda _: self._write(record))
+
+    def _write(self, record: RequestRecord) -> None:
         try:
-            if not record.ended_ns:
-                record.ended_ns = self._clock_ns()
             self.metrics.finish(record)
             if record.sampled:
                 self.spans.put(record)

@@ -14,6 +14,7 @@ from opentelemetry.trace import StatusCode
 
 from tradewind.engine.app import ALLOWED, EngineGuard, Message, Receive, Scope, Send
 from tradewind.engine.stats import EngineStats
+from tradewind.engine.usage import UsageLog
 
 TOKEN = "5" * 64
 PREFIX = "/engines/llama"
@@ -149,6 +150,8 @@ async def test_allowed_paths_pass_with_and_without_the_prefix_in_the_path(
         ("GET", "/v1/chat/completions"),
         ("DELETE", "/v1/models"),
         ("POST", "/v1/models"),
+        ("POST", "/tradewind/usage/req_11111111111111111111111111111111"),
+        ("GET", "/tradewind/usage/req_11111111111111111111111111111111"),
         ("HEAD", "/metrics"),
         ("OPTIONS", "/v1/chat/completions"),
         ("post", "/v1/chat/completions"),
@@ -223,6 +226,33 @@ async def test_stats_are_answered_here() -> None:
         "version": "0.32.0",
     }
     assert inner.scopes == []
+
+
+async def test_the_usage_of_a_request_is_answered_here() -> None:
+    inner, log = Inner(), UsageLog()
+    request = "req_" + "1" * 32
+    await log.counting(inner)({"headers": [(b"x-request-id", request.encode())]}, _receive, _send)
+    guarded = EngineGuard(Inner(), token=TOKEN, model="llama", stats=lambda: STATS, usage=log)
+    for root in ("", PREFIX):
+        asked = scope("GET", f"{root}/tradewind/usage/{request}", root_path=root)
+        status, body = await call(guarded, asked)
+        assert (status, json.loads(body)) == (
+            200, {"input_tokens": None, "output_tokens": None, "running": False},
+        )  # fmt: skip
+        for name in ("", "req_" + "2" * 32, request + "/", "../stats"):
+            asked = scope("GET", f"{root}/tradewind/usage/{name}", root_path=root)
+            status, body = await call(guarded, asked)
+            assert (status, json.loads(body)["error"]["code"]) == (404, "not_found")
+    asked = scope("GET", f"/tradewind/usage/{request}", headers=[])
+    assert (await call(guarded, asked))[0] == 401
+
+
+async def _receive() -> Message:
+    return {"type": "http.request", "body": b""}
+
+
+async def _send(message: Message) -> None:
+    pass
 
 
 async def test_the_token_stays_outside() -> None:

@@ -62,6 +62,13 @@ class Records:
     def last(self) -> RequestRecord:
         return self.items[-1]
 
+    async def next(self, before: int = 0) -> RequestRecord:
+        """The record after the first `before`, once it is written: of a cut answer that is a moment later."""
+        async with asyncio.timeout(5):
+            while len(self.items) <= before:  # noqa: ASYNC110 - a sink, which tells nobody
+                await asyncio.sleep(0.001)
+        return self.items[before]
+
 
 @dataclass
 class Reply:
@@ -280,7 +287,7 @@ async def stage(
 ) -> AsyncIterator[Stage]:
     """A configured gateway; `replicas` says how many engines each deployment has (one unless said)."""
     settings = settings or config()
-    gateway, records, metrics, upstream = make_gateway()
+    gateway, records, metrics, _ = make_gateway()
     gateway.configure(settings)
     engines: dict[str, list[FakeEngine]] = {}
     async with contextlib.AsyncExitStack() as stack:
@@ -292,7 +299,7 @@ async def stage(
                 )
                 for _ in range(count)
             ]
-        stack.push_async_callback(upstream.close)
+        stack.push_async_callback(gateway.shutdown, 0)
         scene = Stage(gateway, Client(gateway), records, metrics, engines, settings)
         scene.discover()
         yield scene

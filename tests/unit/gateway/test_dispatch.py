@@ -221,7 +221,7 @@ async def test_a_stream_with_no_first_token_in_time_times_out() -> None:
         reply = await s.client.chat(stream=True)
         assert (reply.status, reply.code) == (504, "first_token_timeout")
         await s.engine.until(lambda: s.engine.gone == 1)
-        assert s.records.last.outcome == "timeout"
+        assert (await s.records.next()).outcome == "timeout"
 
 
 async def test_an_answer_that_is_not_streamed_has_until_the_total_timeout() -> None:

@@ -116,6 +116,96 @@ def test_incomplete_response_tells_why() -> None:
     assert relay.usage == Usage(1, 2, "max_output_tokens")
 
 
+def completed(size: int, name: str = "response.completed", **more: object) -> bytes:
+    """The last event of a response whose text has `size` characters, in vLLM's order of fields."""
+    text = 'say \\"usage\\":{ {[ ' + "x" * size
+    response = {
+        "id": "r", "output": [{"content": [{"text": text}]}], "tools": [SCHEMA], "status": "completed",
+        "usage": {"input_tokens": 5, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 9},
+        "user": "a", **more,
+    }  # fmt: skip
+    return engine_answers.event({"response": response, "sequence_number": 3, "type": name}, name)
+
+
+SCHEMA = {"parameters": {"properties": {"usage": {"input_tokens": 1, "output_tokens": 1}}}}
+
+
+@pytest.mark.parametrize("piece", [1 << 30, 65_536, 1_000, 7])
+@pytest.mark.parametrize("longest", [100, 3_000])
+def test_a_last_event_of_any_length_ends_the_stream_and_tells_its_usage(piece: int, longest: int) -> None:
+    data = stream("/v1/responses")[0] + completed(10_000)
+    relay = SSERelay(Dialect.RESPONSES, max_event_bytes=longest)
+    assert relay_all(relay, [data[at : at + piece] for at in range(0, len(data), piece)]) == data
+    assert relay.ended
+    assert not relay.failed
+    assert relay.usage == Usage(5, 9, "completed")
+
+
+def test_a_last_event_over_the_default_bound_is_passed_on_and_not_held() -> None:
+    data = completed(6_000_000)
+    relay = SSERelay(Dialect.RESPONSES)
+    held = sent = 0
+    for at in range(0, len(data), 65_536):
+        sent += len(relay.feed(data[at : at + 65_536]))
+        held = max(held, at + 65_536 - sent)
+    assert sent == len(data)
+    assert held <= 4 * 1024 * 1024 + 65_536
+    assert (relay.ended, relay.usage) == (True, Usage(5, 9, "completed"))
+
+
+def test_an_over_long_event_that_is_not_the_last_ends_nothing() -> None:
+    relay = SSERelay(Dialect.RESPONSES, max_event_bytes=100)
+    relay.feed(completed(1_000, "response.output_item.done"))
+    assert not relay.ended
+    assert relay.usage == Usage()
+
+
+def test_usage_beyond_the_end_that_is_kept_is_unknown_and_the_stream_ended() -> None:
+    relay = SSERelay(Dialect.RESPONSES, max_event_bytes=100)
+    relay.feed(completed(100, output_messages=["y" * 100_000], tools=[]))
+    assert relay.ended
+    assert relay.usage == Usage(None, None, "completed")
+
+
+def test_an_incomplete_response_of_any_length_ends_the_stream() -> None:
+    relay = SSERelay(Dialect.RESPONSES, max_event_bytes=100)
+    relay.feed(completed(1_000, "response.incomplete"))
+    assert relay.ended
+    assert relay.usage == Usage(5, 9, "incomplete")
+
+
+def test_an_event_is_known_by_its_type_where_it_has_no_name() -> None:
+    relay = SSERelay(Dialect.RESPONSES, max_event_bytes=100)
+    head = b'data: {"type":"response.completed","response":{"output":"'
+    relay.feed(head + b"x" * 500 + b'","usage":{"input_tokens":1,"output_tokens":2}}}\n\n')
+    assert relay.ended
+    assert relay.usage == Usage(1, 2, "completed")
+
+
+def test_an_over_long_failure_is_a_failure_and_our_error_is_an_event_of_its_own() -> None:
+    relay = SSERelay(Dialect.RESPONSES, max_event_bytes=100)
+    data = completed(1_000, "response.failed")
+    sent = relay.feed(data[:800])
+    relay.feed(data[800:])  # what says that it failed stays here
+    assert relay.failed
+    sent += relay.broken(Code.UPSTREAM_ERROR, "m")
+    assert b"x\n\nevent: error\n" in sent
+
+
+def test_chunks_that_are_not_passed_on_at_sight_are_counted() -> None:
+    relay = SSERelay(Dialect.OPENAI)
+    first, token, *last = stream(CHAT, tokens=1)
+    for chunk in (first, token, token, token):
+        relay.feed(chunk)
+    assert relay.slow == 0
+    for number, chunk in enumerate(last, start=1):
+        relay.feed(chunk)
+        assert relay.slow == number
+    relay.feed(token[:10])
+    relay.feed(token[10:])
+    assert relay.slow == len(last) + 2
+
+
 def test_broken_stream_drops_the_half_event_and_ends_with_an_error() -> None:
     relay = SSERelay(Dialect.OPENAI)
     sent = relay.feed(b'data: {"a":1}\n\ndata: {"half')
@@ -149,9 +239,14 @@ def test_memory_for_an_event_without_end_is_bounded() -> None:
     assert relay._carried <= 1002
 
 
+SMALL = (
+    b'event: response.incomplete\ndata: {"response":{"output":"abcdefghijklmnopqrstuvwxyz",'
+    b'"usage":{"input_tokens":1,"output_tokens":2}},"type":"response.incomplete"}\n\n'
+)
 TEXTS = st.sampled_from(
     [
-        *stream(CHAT), *stream("/v1/messages"), *stream("/v1/responses"), b"\n", b"\r", b"\r\n", b"\n\n",
+        *stream(CHAT), *stream("/v1/messages"), *stream("/v1/responses"), SMALL, b"\n", b"\r", b"\r\n",
+        b"\n\n",
         b": ping\n\n", b"data: a\r\n\r\n", b"data: a\n\r\n", b"data: a\r\n\n", b"data",
         b"event: x\ndata: 1\ndata: 2\n\n",
         'data: {"choices":[{"text":"日本語 🚢"}]}\n\n'.encode(), b'data: {"usage"\n\n',

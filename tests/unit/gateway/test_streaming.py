@@ -91,7 +91,7 @@ async def test_a_stream_that_breaks_ends_with_an_error_event_and_no_done(path: s
         for end in ("[DONE]", "message_stop", "response.completed"):
             assert end not in reply.body.decode()
         assert s.seen() == 1, "tokens are never replayed"
-        record = s.records.last
+        record = await s.records.next()
         assert (record.status, record.code, record.outcome) == (200, "upstream_error", "upstream_error")
         assert idle(s)
 
@@ -102,7 +102,7 @@ async def test_a_stream_that_ends_early_without_breaking_is_no_success() -> None
     async with stage(script=Script(fault=Fault.RAW, raw=head + part)) as s:
         reply = await s.client.chat(stream=True)
         assert json.loads(reply.events[-1])["error"]["code"] == "upstream_error"
-        assert s.records.last.outcome == "upstream_error"
+        assert (await s.records.next()).outcome == "upstream_error"
 
 
 async def test_an_engines_own_error_event_is_replaced_by_ours() -> None:
@@ -115,7 +115,7 @@ async def test_an_engines_own_error_event_is_replaced_by_ours() -> None:
         assert json.loads(reply.events[-1])["error"]["code"] == "upstream_error"
         assert b"secret-text" not in reply.body
         assert b"[DONE]" not in reply.body
-        assert s.records.last.outcome == "upstream_error"
+        assert (await s.records.next()).outcome == "upstream_error"
         assert idle(s)
 
 
@@ -123,7 +123,7 @@ async def test_a_stream_over_the_total_timeout_is_cut() -> None:
     async with stage(config(routes=[route(total_timeout_s=0.1)]), script=SLOW) as s:
         reply = await s.client.chat(stream=True)
         assert json.loads(reply.events[-1])["error"]["code"] == "total_timeout"
-        assert s.records.last.outcome == "timeout"
+        assert (await s.records.next()).outcome == "timeout"
         await s.engine.until(lambda: s.engine.gone == 1)
 
 
@@ -141,7 +141,7 @@ async def test_a_caller_that_does_not_read_is_cut_and_the_engine_set_free() -> N
         await s.client.chat(stream=True, on_send=read)
         assert not taken, "left open: the server closes the connection of an answer that is not complete"
         await s.engine.until(lambda: s.engine.gone == 1)
-        assert s.records.last.outcome == "timeout"
+        assert (await s.records.next()).outcome == "timeout"
         assert idle(s)
 
 
@@ -156,7 +156,7 @@ async def test_a_client_that_leaves_a_stream_frees_the_engine() -> None:
         task = asyncio.create_task(s.client.post(CHAT, body(CHAT), gone=gone, on_send=leave))
         await s.engine.until(lambda: s.engine.gone == 1)
         await task
-        record = s.records.last
+        record = await s.records.next()
         assert (record.status, record.code, record.outcome) == (499, "cancelled", "cancelled")
         assert task.cancelling() == 0
         assert idle(s)
@@ -172,7 +172,7 @@ async def test_a_client_that_leaves_before_the_first_byte_frees_the_engine(strea
         reply = await task
         assert reply.status == 0
         await s.engine.until(lambda: s.engine.gone == 1)
-        assert s.records.last.outcome == "cancelled"
+        assert (await s.records.next()).outcome == "cancelled"
         assert idle(s)
 
 
@@ -207,7 +207,7 @@ async def test_a_server_that_cancels_the_request_frees_the_engine(chunks: int) -
         with pytest.raises(asyncio.CancelledError):
             await task
         await s.engine.until(lambda: s.engine.gone == 1)
-        assert s.records.last.outcome == "cancelled"
+        assert (await s.records.next()).outcome == "cancelled"
         assert len(s.records.items) == 1
         assert idle(s)
 
@@ -227,7 +227,7 @@ async def test_a_server_that_tells_and_cancels_at_once_is_obeyed() -> None:
         task.cancel()
         await asyncio.wait([task])
         await s.engine.until(lambda: s.engine.gone == 1)
-        assert s.records.last.outcome == "cancelled"
+        assert (await s.records.next()).outcome == "cancelled"
         assert len(s.records.items) == 1
         assert idle(s)
 
@@ -266,7 +266,7 @@ async def test_a_server_whose_connection_is_gone_when_we_write_is_a_client_that_
     async with stage(script=SLOW) as s:
         await s.client.chat(stream=True, on_send=broken)
         await s.engine.until(lambda: s.engine.gone == 1)
-        assert s.records.last.outcome == "cancelled"
+        assert (await s.records.next()).outcome == "cancelled"
         assert idle(s)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from opentelemetry.sdk.trace import sampling
 from opentelemetry.trace import SpanKind
@@ -134,6 +136,26 @@ def test_second_finish_counts_nothing() -> None:
     record = request(made, clock)
     made.finish(record)
     assert len(sink.items) == 1
+
+
+async def test_a_record_with_something_pending_is_written_once_when_that_is_known() -> None:
+    clock, sink = Clock(), KeepingSink()
+    made = telemetry(clock, sink)
+    record = answered(made.start("/v1/chat/completions", "chat", None, None), clock)
+    record.pending = asyncio.get_running_loop().create_future()
+    made.finish(record)
+    made.finish(record)
+    ended = clock.now_ns
+    clock.forward(500 * MS)
+    record.output_tokens = 77
+    assert sink.items == []
+    record.pending.set_result(None)
+    await asyncio.sleep(0)
+    assert sink.items == [record]
+    assert record.ended_ns == ended
+    families = {family.spec: family.series for family in made.metrics.snapshot()}
+    assert [one.total for one in families[names.TOKEN_USAGE] if one.labels[-1] == "output"] == [77]
+    assert families[names.ACTIVE_REQUESTS][0].value == 0
 
 
 def test_finish_never_raises() -> None:
