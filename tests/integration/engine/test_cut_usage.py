@@ -12,8 +12,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from tests.fixtures import models
 from tests.integration.engine.process import PREFIX, TOKEN, EngineProcess, launch, wait_ready
-from tests.unit.gateway.asgi import CHAT, Client, Records, Reply, config, deployment, read_secret, user
-from tradewind.api.wire import EngineSettings, SourceSettings
+from tests.unit.gateway.asgi import CHAT, Client, Records, Reply, config, deployment, read_secret, route, user
+from tradewind.api.wire import EngineSettings, SourceSettings, VariantEntry
 from tradewind.gateway.app import Gateway
 from tradewind.gateway.upstream import Upstream
 from tradewind.routing.replica import ReplicaAddress
@@ -110,7 +110,9 @@ async def scene(engine: EngineProcess) -> AsyncIterator[Scene]:
     records = Records()
     telemetry = RequestTelemetry(records, GatewayMetrics(), HeadSampler(ALWAYS_ON))
     gateway = Gateway(telemetry=telemetry, upstream=Upstream(), engine_token=TOKEN, read_secret=read_secret)
-    settings = config(deployments=[deployment("tiny")], routes=[])
+    settings = config(
+        deployments=[deployment("tiny")], routes=[route("chat", VariantEntry(name="all", deployment="tiny"))]
+    )
     gateway.configure(settings)
     gateway.directory.update(settings.deployments[0], [ReplicaAddress("127.0.0.1", engine.port)])
     made = Scene(engine, gateway, records)
