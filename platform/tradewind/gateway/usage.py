@@ -124,8 +124,8 @@ class Facts(msgspec.Struct):
 
 WHOLE_BYTES = 4 * 1024 * 1024
 """Of more than this only the end is read: no answer may hold up the others."""
-TAIL_BYTES = 64 * 1024
-"""What is read of the end."""
+TAIL_BYTES = 32 * 1024
+"""What is read of the end: 11 ms at worst, if it is nothing but brackets; else under one."""
 
 _NOTHING = _Counts()
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
