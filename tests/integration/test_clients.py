@@ -19,6 +19,7 @@ pytestmark = pytest.mark.engine
 MODEL = "smollm2-bf16"
 HELLO: list[dict[str, str]] = [{"role": "user", "content": "What is the capital of France?"}]
 RUNNING = "tradewind_engine_requests"
+USED = "gen_ai_client_token_usage_sum"
 
 
 @pytest.fixture
@@ -218,23 +219,31 @@ def made_until_free(platform: Platform, before: int) -> int:
     return generated(platform) - before
 
 
+def counted(platform: Platform) -> float:
+    """Output tokens of that model's requests, in the gateway's figures."""
+    return platform.metric(USED, **{"tradewind.variant": MODEL, "gen_ai.token.type": "output"})
+
+
 def test_a_client_that_goes_away_frees_the_engine(platform: Platform, client: OpenAI) -> None:
-    before = generated(platform)
+    before, known = generated(platform), counted(platform)
     stream = client.chat.completions.create(**ENDLESS, stream=True)
     next(iter(stream))
     wait_for(lambda: running(platform) == 1, "the request in the engine", 60)
     stream.close()
-    assert 0 < made_until_free(platform, before) < LONG / 2
+    made = made_until_free(platform, before)
+    assert 0 < made < LONG / 2
     wait_for(lambda: running(platform) == 0, "the gateway to know", 60)
+    wait_for(lambda: counted(platform) == known + made, "what was made to be counted", 60)
 
 
 def test_a_client_timeout_frees_the_engine_too(platform: Platform, client: OpenAI) -> None:
     made = 0
     for patience_s in (2.0, 8.0, 32.0):  # a busy machine may not have begun when the first one ends
-        before = generated(platform)
+        before, known = generated(platform), counted(platform)
         with pytest.raises(openai.APITimeoutError):
             client.with_options(timeout=patience_s).chat.completions.create(**ENDLESS)
         made = made_until_free(platform, before)
         if made:
             break
     assert 0 < made < LONG / 2
+    wait_for(lambda: counted(platform) == known + made, "what was made to be counted", 60)

@@ -52,8 +52,8 @@ class Exchange:
     """Reads, decides, asks and relays. `run` answers in every case and raises only a foreign cancellation."""
 
     __slots__ = (
-        "_cut", "_departure", "_endpoint", "_head", "_receive", "_record", "_relay", "_send", "_services",
-        "_started", "_state",
+        "_departure", "_endpoint", "_head", "_incomplete", "_receive", "_record", "_relay", "_send",
+        "_services", "_started", "_state",
     )  # fmt: skip
 
     def __init__(
@@ -76,7 +76,7 @@ class Exchange:
         self._started = False
         self._relay: SSERelay | None = None
         self._departure = Departure(receive)
-        self._cut = False
+        self._incomplete = False
         """An engine was at work, and what it told of its usage is not all."""
 
     async def run(self) -> None:
@@ -99,17 +99,17 @@ class Exchange:
             await self._refuse(internal_error())
         finally:
             self._departure.stop()
-            if self._cut and self._record.attempts:
+            if self._incomplete and self._record.attempts:
                 self._services.late_usage.complete(self._record, self._prefix())
 
     async def _serve(self) -> None:
         job = await self._admit()
         self._departure.watch()
-        self._cut = True
+        self._incomplete = True
         try:
             answer = await self._services.dispatcher.open(job)
         except Refused as refused:
-            self._cut = refused.code in _CUT_SHORT
+            self._incomplete = refused.code in _CUT_SHORT
             raise
         try:
             if answer.body is None:
@@ -203,7 +203,7 @@ class Exchange:
         record = self._record
         # One that is whole may still hold its usage where it was not looked for: before megabytes of content.
         known = usage.output_tokens if self._endpoint.streams else usage.input_tokens
-        self._cut = not whole or known is None
+        self._incomplete = not whole or known is None
         if usage.input_tokens is not None:
             record.input_tokens = usage.input_tokens
         if usage.output_tokens is not None:

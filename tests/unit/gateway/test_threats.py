@@ -170,6 +170,7 @@ async def test_row_8_and_13_nothing_but_the_table_is_proxied() -> None:
         "/sleep", "/wake_up", "/collective_rpc", "/update_weights", "/invocations", "/tokenize",
         "/detokenize",
         "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/metrics", "/tradewind/stats", "/ping",
+        "/tradewind/usage/req_0123456789abcdef0123456789abcdef",
         "/version", "/server_info", "/reset_prefix_cache", "/docs", "/redoc", "/load", "/pooling",
         "/classify", "/rerank",
         "/v1/audio/transcriptions", "/v1/responses/resp_1", "/v1/responses/resp_1/cancel",
