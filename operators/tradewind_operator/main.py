@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from tradewind.telemetry.logs import setup_logging
-from tradewind.telemetry.setup import version as installed_version
+from tradewind.version import version as installed_version
 from tradewind_operator.errors import LeaseLost, OperatorError, SettingsError
 from tradewind_operator.settings import PREFIX, load
 

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from tradewind.api.values import IMAGE_PATTERN, PATTERN_MEANING, camel
 from tradewind.telemetry.redaction import redact
-from tradewind.telemetry.setup import version
+from tradewind.version import version
 from tradewind_operator.errors import SettingsError
 
 PREFIX: Final = "TRADEWIND_OPERATOR_"

@@ -144,7 +144,7 @@ def running(state: Path, root: Path) -> Iterator[Stage]:
         replica_count=len(REPLICA_PORTS),
     )
     with LocalPlatform(LocalOptions(home=state, cpus=64, ports=ports, dashboard_port=18_265)) as platform:
-        platform.start()
+        platform.start(print)
         platform.apply(config.serve_config)
         _wait(platform, config, key, state)
         found = processes.family(os.getpid(), state)

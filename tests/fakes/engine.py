@@ -35,7 +35,7 @@ POSTS = frozenset(
         "chat/completions", "completions", "responses", "messages", "messages/count_tokens", "embeddings",
         "rerank", "score",
     )
-)  # fmt: skip
+) | {"/tokenize", "/detokenize"}  # fmt: skip
 STREAMING = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"))
 REASONS = {200: b"OK", 401: b"Unauthorized", 404: b"Not Found", 503: b"Service Unavailable"}
 STREAM_HEAD = (

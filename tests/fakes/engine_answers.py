@@ -149,6 +149,11 @@ def whole(path: str, request: dict[str, Any], tokens: int) -> bytes:
         return dumps({"id": "msg-fake", "model": model, **message, **stop, "usage": counts})
     if path == "/v1/messages/count_tokens":
         return dumps({"input_tokens": PROMPT_TOKENS})
+    if path == "/tokenize":
+        ids = list(range(len(str(request.get("prompt", "")))))
+        return dumps({"count": len(ids), "max_model_len": 2048, "tokens": ids, "token_strs": None})
+    if path == "/detokenize":
+        return dumps({"prompt": "x" * len(request["tokens"])})
     if path == "/v1/rerank":
         results = [
             {"index": index, "document": {"text": document}, "relevance_score": 0.5}

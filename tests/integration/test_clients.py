@@ -165,6 +165,48 @@ def test_embeddings_rerank_and_score(client: OpenAI, platform: Platform) -> None
         assert raw.post("/v1/score", json=score).json()["data"][0]["score"] == pytest.approx(1.0, abs=0.02)
 
 
+def test_paths_of_other_servers_answer_as_their_own(platform: Platform) -> None:
+    ranking = {"model": "tiny-embedding", "query": "one", "documents": ["one", "two", "three"]}
+    pair = {"model": "tiny-embedding", "text_1": "one", "text_2": "two"}
+    with platform.http() as raw:
+        for body, first, *others in (
+            (ranking, "/v1/rerank", "/rerank", "/v2/rerank"),
+            (pair, "/v1/score", "/score"),
+        ):
+            own = raw.post(first, json=body).json()
+            for path in others:
+                answer = raw.post(path, json=body).json()
+                assert answer.keys() == own.keys()
+                assert answer.get("results") == own.get("results")
+                assert answer.get("data") == own.get("data")
+
+
+@pytest.mark.parametrize("model", [MODEL, *ARCHITECTURES, "tiny-embedding"])
+def test_a_text_becomes_tokens_and_the_tokens_the_text(platform: Platform, model: str) -> None:
+    with platform.http() as raw:
+        told = raw.post(
+            "/tokenize", json={"model": model, "prompt": "Hello", "add_special_tokens": False}
+        ).json()
+        assert told["count"] == len(told["tokens"]) > 0
+        back = raw.post("/detokenize", json={"model": model, "tokens": told["tokens"]}).json()
+        assert back["prompt"].strip() == "Hello"
+
+
+def test_the_tokens_of_a_conversation_are_those_it_costs(platform: Platform, client: OpenAI) -> None:
+    with platform.http() as raw:
+        told = raw.post("/tokenize", json={"model": MODEL, "messages": HELLO}).json()
+    answer = client.chat.completions.create(model=MODEL, messages=HELLO, max_tokens=1)
+    assert told["count"] == answer.usage.prompt_tokens
+
+
+@pytest.mark.parametrize("token", [49_152, 10**9, 2**31 - 1])
+def test_a_token_that_nobody_has_is_no_fault_of_the_engine(platform: Platform, token: int) -> None:
+    with platform.http() as raw:
+        for model in (MODEL, "tiny-mistral"):
+            answer = raw.post("/detokenize", json={"model": model, "tokens": [1, token]})
+            assert answer.status_code in (200, 400), answer.text
+
+
 @pytest.mark.parametrize(
     ("change", "error", "code"),
     [

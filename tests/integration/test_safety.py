@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.integration.platform import Platform, wait_for
@@ -18,10 +20,11 @@ CONTROL = [
     ("POST", "/wake_up"),
     ("POST", "/collective_rpc"),
     ("POST", "/v1/load_lora_adapter"),
-    ("POST", "/tokenize"),
+    ("GET", "/tokenizer_info"),
     ("POST", "/invocations"),
     ("POST", "/reset_prefix_cache"),
     ("GET", "/metrics"),
+    ("GET", "/load"),
     ("GET", "/tradewind/stats"),
     ("GET", "/server_info"),
 ]
@@ -51,6 +54,29 @@ def test_threat_19_rays_api_asks_for_its_token(platform: Platform) -> None:
     url = f"{platform.run.dashboard_url}/api/serve/applications/"
     assert httpx.get(url).status_code == 401
     assert httpx.put(url, json={"applications": []}).status_code == 401
+
+
+def listening(platform: Platform) -> dict[str, str]:
+    """Address and port → process, of every TCP socket on which a process of the platform listens."""
+    assert platform.process is not None
+    main = psutil.Process(platform.process.pid)
+    found = {}
+    for process in (main, *main.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for socket in process.net_connections("tcp"):
+                if socket.status == psutil.CONN_LISTEN:
+                    found[f"{socket.laddr.ip} {socket.laddr.port}"] = " ".join(process.cmdline())[:100]
+    return found
+
+
+def test_threat_19_nothing_listens_beyond_loopback(platform: Platform) -> None:
+    found = listening(platform)
+    assert len(found) > 10, found
+    assert f"127.0.0.1 {platform.port}" in found
+    beyond = {
+        at: process for at, process in found.items() if not at.startswith(("127.", "::1 ", "::ffff:127."))
+    }
+    assert beyond == {}
 
 
 def files_below(*roots: Path) -> list[Path]:

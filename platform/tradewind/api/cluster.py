@@ -22,6 +22,7 @@ from tradewind.api.pods import PodSettings
 from tradewind.api.secrets import SecretKeyRef
 from tradewind.api.values import (
     HOST_PATTERN,
+    ORIGIN_PATTERN,
     TEXT_PATTERN,
     VERSION_PATTERN,
     Annotations,
@@ -38,6 +39,8 @@ from tradewind.api.values import (
 MAX_CLUSTER_NAME: Final = 40
 """KubeRay makes longer names of it, which Kubernetes bounds."""
 Url = Annotated[str, Field(pattern=TEXT_PATTERN, min_length=8, max_length=2048)]
+
+Origin = Annotated[str, Field(pattern=ORIGIN_PATTERN, max_length=294)]
 
 
 def url_faults(url: str | None, at: str) -> Iterable[Fault]:
@@ -93,6 +96,15 @@ class GatewayService(ApiModel):
         yield from cidr_faults(self.load_balancer_source_ranges, "loadBalancerSourceRanges")
 
 
+class CorsSpec(ApiModel):
+    """Pages that may call the endpoint from a browser (CORS). A change takes effect without a restart."""
+
+    allowed_origins: Annotated[tuple[Origin, ...], Field(max_length=64)] = ()
+    """Their origins, such as `https://chat.example.com` or `http://localhost:3000`, exactly as a browser
+    sends them: lower case, no path, no port where it is the scheme's own. There is no wildcard. Empty: no
+    page of another origin may."""
+
+
 class GatewaySpec(ApiModel):
     """The processes that every request passes."""
 
@@ -111,6 +123,8 @@ class GatewaySpec(ApiModel):
     """Requests in flight in one gateway replica; more get 503."""
     endpoint: Endpoint = Field(default_factory=Endpoint)
     """Where clients reach the platform."""
+    cors: CorsSpec = Field(default_factory=CorsSpec)
+    """Which pages may call the endpoint from a browser."""
     metrics_port: Annotated[int, Field(ge=1024, le=65_472)] = 9464
     """Prometheus port; gateway replica k of a node listens on this port + k."""
     cpus: Cpus = 1.0
@@ -174,6 +188,8 @@ class LimitsSpec(ApiModel):
     """Bytes of a JSON Schema for structured output or a tool."""
     tools: Annotated[int, Field(ge=0, le=1_024)] = 128
     """Tools in one request."""
+    tokenize_size: Annotated[Quantity, Between("1Ki", "64Mi")] = Quantity(2**20)
+    """Bytes of JSON of a prompt, of messages or of tools at `/tokenize`."""
 
 
 class TelemetrySpec(ApiModel):

@@ -48,6 +48,7 @@ class Code(Enum):
     INVALID_API_KEY = Problem(401, "authentication_error", "No API key was sent, or nobody has that key.")
     MODEL_NOT_ALLOWED = Problem(403, "permission_error", "The key is good, but not for this model.")
     MODEL_NOT_FOUND = Problem(404, "not_found_error", "No route or deployment has that name.")
+    RESPONSE_NOT_FOUND = Problem(404, "not_found_error", "No response has that id: none is kept.")
     NOT_FOUND = Problem(404, "not_found_error", "No such path.")
     METHOD_NOT_ALLOWED = Problem(405, "invalid_request_error", "The path exists, with another method.")
     REQUEST_TIMEOUT = Problem(408, "timeout_error", "The request did not arrive in time.")
@@ -58,7 +59,7 @@ class Code(Enum):
     INTERNAL_ERROR = Problem(
         500, "server_error", "A fault of the platform; the request id finds it in the trace."
     )
-    UPSTREAM_ERROR = Problem(502, "server_error", "The engine failed while it answered.")
+    UPSTREAM_ERROR = Problem(502, "server_error", "The engine failed while it answered.", 1)
     NO_CAPACITY = Problem(503, "server_error", "Every replica is busy or the gateway is full.", 1)
     MODEL_UNAVAILABLE = Problem(503, "server_error", "No replica of the model is ready.", 5)
     SHUTTING_DOWN = Problem(503, "server_error", "This gateway replica is going away.", 1)

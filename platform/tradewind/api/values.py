@@ -47,6 +47,7 @@ VERSION_PATTERN: Final = r"^[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}$"
 RESOURCE_PATTERN: Final = r"^[a-z0-9.-]{1,200}/[A-Za-z0-9._-]{1,63}$"
 PAGE_PATTERN: Final = r"^[1-9][0-9]{0,3}(Ki|Mi|Gi)$"
 ADDRESS_PATTERN: Final = r"^(rediss?://)?[A-Za-z0-9._-]{1,253}:[0-9]{1,5}$"
+ORIGIN_PATTERN: Final = r"^[a-z][a-z0-9+.-]{0,31}://([a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?$"
 PATH_PATTERN: Final = r"^[A-Za-z0-9._][A-Za-z0-9._/-]{0,255}$"
 MOUNT_PATTERN: Final = r"^/[A-Za-z0-9._/-]{0,255}$"
 VOLUME_NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,48}[a-z0-9])?$"
@@ -69,6 +70,8 @@ PATTERN_MEANING: Final[dict[str, str]] = {
     RESOURCE_PATTERN: "an extended resource such as nvidia.com/gpu",
     PAGE_PATTERN: "a page size such as 2Mi or 1Gi",
     ADDRESS_PATTERN: "<host>:<port>, redis://<host>:<port> or rediss://<host>:<port>",
+    ORIGIN_PATTERN: "an origin such as https://chat.example.com or http://localhost:3000, in lower case, "
+    "without a path",
     PATH_PATTERN: "a relative path of letters, digits, '.', '_', '-', '/'",
     MOUNT_PATTERN: "an absolute path of letters, digits, '.', '_', '-', '/'",
     VOLUME_NAME_PATTERN: "1 to 50 lower-case letters, digits, '-', with a letter or digit at both ends",

@@ -154,6 +154,8 @@ class RequestLimits(WireModel):
     """A regex, grammar or choice list of structured output."""
     schema_bytes: int = 65_536
     tools: int = 128
+    tokenize_bytes: int = 1024 * 1024
+    """JSON of a prompt, messages or tools that tokens are only counted of."""
     concurrent_requests: int = 4_096
     """Requests in flight in one gateway replica; more get 503."""
     remote_media: bool = False
@@ -174,6 +176,8 @@ class GatewayConfig(WireModel):
     """First port of the Prometheus endpoint; gateway replica k of a node listens on port + k."""
     metrics_host: str = "127.0.0.1"
     """Address of the Prometheus endpoint."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call the endpoint from a browser."""
 
 
 class S3Key(WireModel):

@@ -17,13 +17,14 @@ from tradewind.cli.errors import CommandFailed
 from tradewind.cli.fetching import fetch_weights, stage_of
 from tradewind.cli.keys import first_key, prepare_keys
 from tradewind.cli.lock import sole
+from tradewind.cli.patience import Silence, ask, telling
 from tradewind.cli.waiting import Waiting
 from tradewind.compiler.compile import Compiled
 from tradewind.rayapi.app_status import AppStatus
 from tradewind.rayapi.client import ControlError, ServeControl
 from tradewind.serve import runfile
 
-IN_FORCE_S = 60.0
+IN_FORCE_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +71,18 @@ def apply(files: list[Path], timeout_s: float) -> None:
     with sole(state, "apply", "another tradewind apply is at work on this platform"):
         prepare_keys(compiled.gateway)
         control = control_of(run, state)
+        silence = Silence(lambda: _gone(run))
         try:
-            before = control.applications()
-            old = _Deployed(control.engines())
+            before = ask(control.applications, silence)
+            old = _Deployed(ask(control.engines, silence))
             changed = old.changed(compiled)
             fetch_weights(
                 {name: compiled.engines[name] for name in changed},
                 {name: compiled.adapters[name] for name in (*changed, *old.adapted(compiled))},
                 err,
             )
-            control.apply(compiled.serve_config)
+            with telling(err, "Ray's API"):
+                ask(lambda: control.apply(compiled.serve_config), silence)
             # From here on the platform is another one, whether or not its models come up.
             facts = replace(run, anonymous=compiled.gateway.anonymous, files=manifests.named(files))
             runfile.write(state, facts)
@@ -122,16 +125,23 @@ def _wait(
     before: _Before,
 ) -> None:
     names = [app["name"] for app in compiled.serve_config["applications"]]
-    unwell = Waiting(control.applications, stage_of, err).until_ready(
+    unwell = Waiting(control.applications, stage_of, err, gone=lambda: _gone(run)).until_ready(
         names, timeout_s, before.applications, before.changed
     )
     for row in unwell:
         err.print(plain(f"warning: {row.name} was not well before and still is not: {row.trouble}"))
     client = Client(run.endpoint, first_key(compiled.gateway)[0])
     try:
-        manifests.wait_until_in_force(client, compiled, IN_FORCE_S, cold=len(unwell))
+        with telling(err, "the gateway"):
+            manifests.wait_until_in_force(
+                client, compiled, IN_FORCE_S, cold=len(unwell), gone=lambda: _gone(run)
+            )
     finally:
         client.close()
+
+
+def _gone(run: runfile.RunFile) -> str:
+    return "" if run.alive else f"the platform has ended (process {run.pid})"
 
 
 def _report(old: _Deployed, compiled: Compiled, seconds: float) -> None:

@@ -14,6 +14,7 @@ from tradewind.api.model import API_VERSION
 from tradewind.api.resources import parse_resource
 from tradewind.cli.client import Client
 from tradewind.cli.errors import BAD_INPUT, CommandFailed
+from tradewind.cli.patience import Gone, nothing_gone
 from tradewind.compiler.compile import Compiled, compile_resources
 from tradewind.compiler.diagnostics import CompileError
 from tradewind.compiler.documents import Located, read_documents
@@ -22,6 +23,12 @@ from tradewind.compiler.world import DEFAULT_CLUSTER
 MAX_BYTES = 4 * 1024 * 1024
 SUFFIXES = {".yaml", ".yml", ".json"}
 STDIN = "-"
+STALE_S = 60.0
+"""For this long a gateway may go on by another configuration than it was given."""
+_STALE = (
+    "a gateway still serves by the configuration before; its log says why (a key in an environment "
+    "variable must be set where tradewind up was started)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,7 @@ def wait_until_in_force(
     timeout_s: float,
     *,
     cold: int = 0,
+    gone: Gone = nothing_gone,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
@@ -96,9 +104,10 @@ def wait_until_in_force(
     them has a replica.
 
     Raises:
-        CommandFailed: it does not within `timeout_s`; the message says what is missing.
+        CommandFailed: it does not within `timeout_s`, or goes on with another configuration for STALE_S, or
+            something has died; the message says what is missing.
     """
-    deadline = clock() + timeout_s
+    began = answered = clock()
     seen = 0
     while True:
         missing = _missing(client.ready(), compiled, cold)
@@ -106,8 +115,13 @@ def wait_until_in_force(
         # Each call may reach another gateway replica: ask often enough to meet them all.
         if seen >= 2 * _gateways(compiled):
             return
-        if clock() >= deadline:
-            raise CommandFailed(f"the configuration is not in force after {timeout_s:.0f} s: {missing}")
+        if dead := gone():
+            raise CommandFailed(dead)
+        now = clock()
+        # One that has refused a configuration will not take it later.
+        answered = answered if missing == _STALE else now
+        if now - began >= timeout_s or now - answered >= STALE_S:
+            raise CommandFailed(f"the configuration is not in force after {now - began:.0f} s: {missing}")
         if missing:
             sleep(0.05)
 
@@ -119,10 +133,7 @@ def _missing(state: Mapping[str, Any] | None, compiled: Compiled, allowed: int) 
     if state.get("status_code") != 200 and not (allowed and state.get("reason") == "no_replica"):
         return f"the gateway is not ready ({state.get('reason', 'unknown')})"
     if state.get("revision") != compiled.gateway.revision:
-        return (
-            "a gateway still serves by the configuration before; its log says why (a key in an environment "
-            "variable must be set where tradewind up was started)"
-        )
+        return _STALE
     cold = state.get("cold_deployments", 0)
     return f"{cold} of the models have no replica that a gateway can reach" if cold > allowed else ""
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from tradewind import home
 from tradewind.cli import manifests, selfcheck
 from tradewind.cli.client import Client
-from tradewind.cli.console import err, out
+from tradewind.cli.console import err, out, plain
 from tradewind.cli.errors import CommandFailed
 from tradewind.cli.examples import how_to_call
 from tradewind.cli.fetching import fetch_weights, stage_of
 from tradewind.cli.keys import first_key, prepare_keys
 from tradewind.cli.lock import sole
+from tradewind.cli.patience import Silence, ask, telling
 from tradewind.cli.signals import interruptible, uninterrupted
 from tradewind.cli.waiting import Waiting
 from tradewind.compiler.compile import Compiled
@@ -24,6 +25,7 @@ from tradewind.serve import runfile
 from tradewind.serve.local import LocalOptions, LocalPlatform, PortInUse, check_port, free_port
 
 WATCH_S = 1.0
+IN_FORCE_S = 1800.0
 MIN_CPUS = 64
 """What Ray may hand out on a small machine: bookkeeping, so that models can be added."""
 
@@ -93,20 +95,22 @@ class _Session:
     def _start(self) -> None:
         for name, value in self._compiled.environment.items():
             os.environ.setdefault(name, value)
-        with err.status("Starting Ray …"):
-            self._platform.start()
+        with telling(err, "Ray"):
+            self._platform.start(lambda line: err.print(plain(f"  {line}")))
         runfile.write(self._state, self._facts())
         err.print(f"  ray: ready ({self._elapsed():.0f} s)")
 
     def _bring_up(self) -> None:
         """Apply, wait, check; returns when every variant has answered."""
-        self._platform.apply(self._compiled.serve_config)
+        with telling(err, "Ray's API"):
+            ask(lambda: self._platform.apply(self._compiled.serve_config), Silence(self._gone))
         names = [app["name"] for app in self._compiled.serve_config["applications"]]
-        waiting = Waiting(self._platform.control.applications, stage_of, err)
+        waiting = Waiting(self._platform.control.applications, stage_of, err, gone=self._gone)
         waiting.until_ready(names, self._options.timeout_s)
         client = Client(self._endpoint, first_key(self._compiled.gateway)[0])
         try:
-            manifests.wait_until_in_force(client, self._compiled, timeout_s=60.0)
+            with telling(err, "the gateway"):
+                manifests.wait_until_in_force(client, self._compiled, IN_FORCE_S, gone=self._gone)
             selfcheck.run(client, self._compiled.gateway, self._state)
         finally:
             client.close()
@@ -122,7 +126,11 @@ class _Session:
             if dead:
                 err.print(f"[yellow]{', '.join(dead)} died and was started again; nothing is lost.[/]")
             time.sleep(WATCH_S)
-        raise CommandFailed(f"{', '.join(dead)} died; the platform cannot go on")
+        raise CommandFailed(self._gone())
+
+    def _gone(self) -> str:
+        dead = self._platform.dead()
+        return f"{', '.join(dead)} died; the platform cannot go on" if dead else ""
 
     def _print_how_to(self) -> None:
         config = self._compiled.gateway

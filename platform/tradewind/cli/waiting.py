@@ -14,11 +14,11 @@ from rich.table import Table
 
 from tradewind.cli.console import plain
 from tradewind.cli.errors import CommandFailed
+from tradewind.cli.patience import TOLD_S, Gone, Silence, nothing_gone
 from tradewind.rayapi.app_status import AppStatus
 from tradewind.rayapi.client import ControlError
 
 POLL_S: Final = 0.3
-UNREACHABLE_S: Final = 30.0
 STALE_S: Final = 10.0
 """For this long, a failure that was there before the change is not taken for one of the change."""
 
@@ -88,6 +88,7 @@ class Waiting:
         stage: Stage,
         console: Console,
         *,
+        gone: Gone = nothing_gone,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -96,6 +97,8 @@ class Waiting:
         self._console = console
         self._clock = clock
         self._sleep = sleep
+        self._silence = Silence(gone, clock)
+        self._told_s = 0.0
         self._spinner = Spinner("dots")
         self._shown: dict[str, str] = {}
 
@@ -117,19 +120,12 @@ class Waiting:
         Raises:
             CommandFailed: one failed, Ray went away, or `timeout_s` passed.
         """
-        started = last_answer = self._clock()
+        started = self._clock()
         old = {row.name: row for row in rows(names, before or {}, self._stage)}
         with Live(console=self._console, transient=True, refresh_per_second=8) as live:
             while True:
-                now = self._clock()
-                elapsed = now - started
-                try:
-                    current = rows(names, self._poll(), self._stage)
-                    last_answer = now
-                except ControlError as error:
-                    if now - last_answer > UNREACHABLE_S:
-                        raise CommandFailed(str(error)) from error
-                    current = [Row(name, "starting", False) for name in names]
+                current = self._look(names)
+                elapsed = self._clock() - started
                 live.update(self._table(current, elapsed))
                 self._print_changes(current, elapsed)
                 settled = elapsed >= STALE_S
@@ -141,6 +137,20 @@ class Waiting:
                     late = ", ".join(f"{row.name} ({row.state})" for row in current if not row.ready)
                     raise CommandFailed(f"not ready after {timeout_s:.0f} s: {late}")
                 self._sleep(POLL_S)
+
+    def _look(self, names: list[str]) -> list[Row]:
+        """How they are; all of them unknown while Ray's API does not answer."""
+        try:
+            current = rows(names, self._poll(), self._stage)
+        except ControlError as error:
+            silent_s = self._silence.bear(error)
+            if silent_s - self._told_s >= TOLD_S:
+                self._told_s = silent_s
+                self._console.print(plain(f"  still waiting for Ray's API ({silent_s:.0f} s)"))
+            return [Row(name, "unknown: Ray's API does not answer", False) for name in names]
+        self._silence.answered()
+        self._told_s = 0.0
+        return current
 
     def _print_changes(self, current: list[Row], elapsed: float) -> None:
         """Without a terminal there is no live table: print each change once. Always print `ready`."""

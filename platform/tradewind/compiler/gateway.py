@@ -56,6 +56,7 @@ def gateway_config(
         limits=_limits(spec),
         metrics_port=spec.gateway.metrics_port,
         metrics_host="127.0.0.1" if key_hashes is None else ALL_INTERFACES,
+        cors_origins=spec.gateway.cors.allowed_origins,
     )
     return config.model_copy(update={"revision": digest(config.model_dump(mode="json"))})
 
@@ -141,5 +142,6 @@ def _limits(spec: ServingClusterSpec) -> RequestLimits:
         pattern_chars=limits.pattern_chars,
         schema_bytes=int(limits.schema_size),
         tools=limits.tools,
+        tokenize_bytes=int(limits.tokenize_size),
         concurrent_requests=spec.gateway.max_ongoing_requests,
     )

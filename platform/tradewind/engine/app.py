@@ -41,6 +41,8 @@ ALLOWED = frozenset(
         ("POST", "/v1/embeddings"),
         ("POST", "/v1/rerank"),
         ("POST", "/v1/score"),
+        ("POST", "/tokenize"),
+        ("POST", "/detokenize"),
         ("GET", "/v1/models"),
         ("GET", "/metrics"),
         ("GET", ENGINE_STATS_PATH),

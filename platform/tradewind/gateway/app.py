@@ -9,21 +9,19 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 
 from tradewind.api.problems import Code
 from tradewind.api.wire import GatewayConfig, RequestLimits
 from tradewind.gateway.auth import SecretReader
-from tradewind.gateway.body import Message, Receive, Send
+from tradewind.gateway.body import Receive, Send
 from tradewind.gateway.dispatch import Dispatcher
 from tradewind.gateway.endpoints import ENDPOINTS, Endpoint
 from tradewind.gateway.exchange import Exchange, Services, log_bug, send_refusal
 from tradewind.gateway.head import Head, read_head
 from tradewind.gateway.late_usage import LateUsage
-from tradewind.gateway.models import list_models, show_model
-from tradewind.gateway.openapi import openapi_document
+from tradewind.gateway.local_answers import LocalAnswers, find_place, not_configured, send_local
 from tradewind.gateway.prepare import salt_secret
 from tradewind.gateway.problems import Refused, Style, internal_error
 from tradewind.gateway.readiness import answering
@@ -38,12 +36,9 @@ _log = logging.getLogger(__name__)
 
 Scope = Mapping[str, Any]
 
-_ENGINE_PATHS: dict[bytes, Endpoint] = {endpoint.path.encode(): endpoint for endpoint in ENDPOINTS}
-_MODELS = b"/v1/models"
-_MODEL = b"/v1/models/"
-_MODEL_TEMPLATE = "/v1/models/{model}"
-_PROBES = frozenset((b"/healthz", b"/readyz", b"/openapi.json"))
-_MAX_PATH = 2_048
+_ENGINE_PATHS: dict[bytes, tuple[Endpoint, str]] = {
+    path.encode(): (endpoint, path) for endpoint in ENDPOINTS for path in endpoint.paths
+}
 _LAST_WORDS_S = 2.0
 _UNCONFIGURED = RequestLimits()
 
@@ -89,6 +84,9 @@ class Gateway:
         )
         self._late_usage = LateUsage(engine_token)
         self._services = Services(self._dispatcher, self.admission, self._late_usage)
+        self._local = LocalAnswers(
+            state=lambda: self._state, readiness=self._readiness, context_lengths=self.context_lengths
+        )
         self._state: State | None = None
         self._active = 0
         self._closing = False
@@ -162,14 +160,18 @@ class Gateway:
                 return
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = _raw_path(scope)
-        endpoint = _ENGINE_PATHS.get(path)
-        if endpoint is not None and scope["method"] == "POST":
-            await self._ask_engine(endpoint, scope, receive, send)
+        path, method = _raw_path(scope), scope["method"]
+        if self._state is not None and self._state.cors is not None:
+            send = self._state.cors.answering(method, scope["headers"], send)
+        endpoint, known = _ENGINE_PATHS.get(path, (None, ""))
+        if endpoint is not None and method == "POST":
+            await self._ask_engine(endpoint, known, scope, receive, send)
         else:
-            await self._answer_here(path, endpoint, scope, send)
+            await self._answer_here(path, "openai" if endpoint is None else endpoint.style, scope, send)
 
-    async def _ask_engine(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _ask_engine(
+        self, endpoint: Endpoint, path: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         state = self._state
         limits = _UNCONFIGURED if state is None else state.limits
         refused: Refused | None = None
@@ -179,11 +181,11 @@ class Gateway:
             self._check_open(limits)
         except Refused as problem:
             refused = problem
-        record = self._start(endpoint.path, endpoint.operation, head, "POST")
+        record = self._start(path, endpoint.operation, head, "POST")
         self._active += 1
         try:
             if refused is not None or state is None:
-                refused = refused or _not_configured()
+                refused = refused or not_configured()
                 record.status, record.code = refused.code.value.status, refused.code.wire
                 await send_refusal(send, refused, record.request_id, endpoint.style)
             else:
@@ -202,24 +204,24 @@ class Gateway:
         if self._active >= limits.concurrent_requests:
             raise Refused(Code.NO_CAPACITY, "The gateway is full.")
 
-    async def _answer_here(self, path: bytes, endpoint: Endpoint | None, scope: Scope, send: Send) -> None:
-        """What needs no engine: model lists, probes, and everything that is refused by path or method."""
-        style: Style = "openai" if endpoint is None else endpoint.style
+    async def _answer_here(self, path: bytes, style: Style, scope: Scope, send: Send) -> None:
         method = scope["method"]
         record: RequestRecord | None = None
         request_id = ""
+        head = _NO_HEAD
         try:
             limits = _UNCONFIGURED if self._state is None else self._state.limits
-            template = _template(path)
-            head = _NO_HEAD
+            place = find_place(path)
             try:
                 head = read_head(scope["headers"], scope.get("http_version", "1.1"), limits)
             finally:
-                if path not in _PROBES:
-                    record = self._start(template or "", "", head, method if method in _METHODS else "_OTHER")
+                if place is None or place.recorded:
+                    template = "" if place is None else place.template
+                    record = self._start(template, "", head, method if method in _METHODS else "_OTHER")
                     request_id = record.request_id
-            status, body, extra = self._local(path, method, head, endpoint, template)
+            answer = self._local.answer(path, place, method, head)
         except Refused as refused:
+            refused.close = refused.close or head.announces_body
             if record is not None:
                 record.status, record.code = refused.code.value.status, refused.code.wire
             await send_refusal(send, refused, request_id, style)
@@ -231,35 +233,11 @@ class Gateway:
             await send_refusal(send, bug, request_id, style)
         else:
             if record is not None:
-                record.status = status
-            await _send_local(send, status, body, request_id, extra, head_only=method == "HEAD")
+                record.status = answer.status
+            await send_local(send, answer, request_id, head_only=method == "HEAD")
         finally:
             if record is not None:
                 self._telemetry.finish(record)
-
-    def _local(
-        self, path: bytes, method: str, head: Head, endpoint: Endpoint | None, template: str | None
-    ) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
-        """Status, JSON body and further headers."""
-        if template is None:
-            raise Refused(Code.NOT_FOUND, "There is no such path.")
-        allowed = b"POST, OPTIONS" if endpoint is not None else b"GET, HEAD, OPTIONS"
-        if method == "OPTIONS":
-            return 204, b"", [(b"allow", allowed)]
-        if endpoint is not None or method not in ("GET", "HEAD"):
-            raise Refused(
-                Code.METHOD_NOT_ALLOWED,
-                f"Use {allowed.split(b',')[0].decode()} for this path.",
-                headers=((b"allow", allowed),),
-                close=True,
-            )
-        if path == b"/healthz":
-            return 200, b'{"status":"alive"}', []
-        if path == b"/readyz":
-            return self._readiness(head)
-        if path == b"/openapi.json":
-            return 200, _encode(openapi_document()), []
-        return 200, self._models(path, head), []
 
     def _readiness(self, head: Head) -> tuple[int, bytes, list[tuple[bytes, bytes]]]:
         """Ready: configured, not shutting down, and of the deployments there are at least one can answer.
@@ -289,16 +267,6 @@ class Gateway:
         entries = self._state.table.deployments.values()
         return {"deployments": answering(entries, self.directory, self.context_lengths)}
 
-    def _models(self, path: bytes, head: Head) -> bytes:
-        state = self._state
-        if state is None:
-            raise _not_configured()
-        tenant = state.keys.authenticate(head)
-        if path == _MODELS:
-            return _encode(list_models(state.table, tenant, self.context_lengths))
-        name = unquote(path[len(_MODEL) :].decode("latin-1"))
-        return _encode(show_model(state.table, tenant, name, self.context_lengths))
-
     def _start(self, path: str, operation: str, head: Head, method: str) -> RequestRecord:
         return self._telemetry.start(
             path, operation, head.get(b"traceparent"), head.get(b"tracestate"), method
@@ -309,41 +277,9 @@ _NO_HEAD = Head({})
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 
-def _not_configured() -> Refused:
-    return Refused(Code.MODEL_UNAVAILABLE, "The gateway has no configuration yet.")
-
-
-def _template(path: bytes) -> str | None:
-    """Path as it may appear in telemetry; None for a path that does not exist."""
-    if path in _ENGINE_PATHS or path in _PROBES or path == _MODELS:
-        return path.decode()
-    if path.startswith(_MODEL) and len(_MODEL) < len(path) <= _MAX_PATH:
-        return _MODEL_TEMPLATE
-    return None
-
-
 def _raw_path(scope: Scope) -> bytes:
     """The path as sent, before any decoding: what a server made of it is not trusted."""
     raw: bytes | None = scope.get("raw_path")
     if raw is None:
         raw = scope["path"].encode()
     return raw.partition(b"?")[0]
-
-
-async def _send_local(
-    send: Send,
-    status: int,
-    body: bytes,
-    request_id: str,
-    extra: list[tuple[bytes, bytes]],
-    *,
-    head_only: bool,
-) -> None:
-    headers = [*extra]
-    if status != 204:
-        headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if request_id:
-        headers.append((b"x-request-id", request_id.encode()))
-    start: Message = {"type": "http.response.start", "status": status, "headers": headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": b"" if head_only else body, "more_body": False})

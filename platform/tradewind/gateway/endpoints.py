@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tradewind.api.wire import RequestLimits, Task
-from tradewind.gateway import rules
+from tradewind.gateway import rules, stored_responses, tokens
 from tradewind.gateway.problems import Style
 from tradewind.gateway.rules import Rule, integer, mapping, sequence
 from tradewind.gateway.usage import Dialect
@@ -21,6 +21,7 @@ class Endpoint:
     """One POST endpoint that an engine answers."""
 
     path: str
+    """Where engines answer it too."""
     operation: str
     """gen_ai.operation.name"""
     tasks: frozenset[Task]
@@ -29,6 +30,8 @@ class Endpoint:
     """One of each group must be there."""
     media: tuple[str, ...]
     """Fields whose content parts may hold media."""
+    aliases: tuple[str, ...] = ()
+    """Other paths of the gateway for the very same, which clients of other makers call."""
     dialect: Dialect = Dialect.OPENAI
     salted: bool = True
     """Takes `cache_salt`."""
@@ -41,6 +44,11 @@ class Endpoint:
     """Where a system prompt goes: `messages`, or the name of a field of its own."""
     sampling: frozenset[str] = frozenset()
     """Overrides of the same name that the endpoint takes."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where the gateway answers it."""
+        return (self.path, *self.aliases)
 
     @property
     def style(self) -> Style:
@@ -162,9 +170,9 @@ RESPONSES = Endpoint(
         "max_tool_calls": integer(0, lambda limits: limits.tools),
         "tools": rules.tools,
         "text": rules.schema_holder,
-        # A stored response lives in one engine replica and is readable by whoever knows its id.
-        "background": rules.only_false,
-        "previous_response_id": rules.refused,
+        "background": stored_responses.background,
+        "previous_response_id": stored_responses.continued,
+        "conversation": stored_responses.continued,
         "safety_identifier": rules.short_text,
     },
     required=(("input",),),
@@ -238,6 +246,7 @@ RERANK = Endpoint(
     rules={**_EVERYWHERE, "query": rules.documents, "top_n": integer(0, lambda limits: limits.prompts)},
     required=(("query",), ("documents",)),
     media=("query", "documents"),
+    aliases=("/rerank", "/v2/rerank"),
 )
 
 SCORE = Endpoint(
@@ -247,6 +256,37 @@ SCORE = Endpoint(
     rules={**_EVERYWHERE, **dict.fromkeys(_SCORED, rules.documents)},
     required=(("text_1", "queries", "data_1"), ("text_2", "documents", "items", "data_2")),
     media=_SCORED,
+    aliases=("/score",),
+)
+
+TOKENIZE = Endpoint(
+    path="/tokenize",
+    operation="tokenize",
+    tasks=frozenset(Task),
+    rules={
+        **_EVERYWHERE,
+        "prompt": tokens.text,
+        "messages": tokens.bounded(rules.messages),
+        "tools": tokens.bounded(rules.tools),
+        "add_special_tokens": rules.boolean,
+        "add_generation_prompt": rules.boolean,
+        "continue_final_message": rules.boolean,
+        "return_token_strs": rules.boolean,
+    },
+    required=(("prompt", "messages"),),
+    media=("messages",),
+    salted=False,
+    # Nor a variant's system prompt: the tokens would tell it to whoever asks.
+)
+
+DETOKENIZE = Endpoint(
+    path="/detokenize",
+    operation="detokenize",
+    tasks=frozenset(Task),
+    rules={**_EVERYWHERE, "tokens": tokens.ids},
+    required=(("tokens",),),
+    media=(),
+    salted=False,
 )
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -258,4 +298,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     EMBEDDINGS,
     RERANK,
     SCORE,
+    TOKENIZE,
+    DETOKENIZE,
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from tradewind.api.problems import Code
 from tradewind.gateway.endpoints import ENDPOINTS, Endpoint
+from tradewind.gateway.tokens import MAX_ID
 
 _TEXT = {"type": "string"}
 _PARTS = {"oneOf": [_TEXT, {"type": "array", "items": {"type": "object"}}]}
@@ -77,6 +78,19 @@ _PROPERTIES: dict[str, dict[str, Any]] = {
         "top_n": {"type": "integer", "minimum": 0, "maximum": 256},
     },
     "/v1/score": {"text_1": _SCORED, "text_2": _SCORED},
+    "/tokenize": {
+        "prompt": _TEXT,
+        "messages": _MESSAGES,
+        "add_special_tokens": {"type": "boolean"},
+        "return_token_strs": {"type": "boolean"},
+    },
+    "/detokenize": {
+        "tokens": {
+            "type": "array",
+            "maxItems": 131072,
+            "items": {"type": "integer", "minimum": 0, "maximum": MAX_ID},
+        }
+    },
 }
 
 _SUMMARIES = {
@@ -88,11 +102,14 @@ _SUMMARIES = {
     "/v1/embeddings": "Turn texts into vectors",
     "/v1/rerank": "Order documents by relevance to a query",
     "/v1/score": "Score pairs of texts",
+    "/tokenize": "Turn a text, or a conversation as the model's template renders it, into tokens",
+    "/detokenize": "Turn tokens into a text",
 }
 
 _ALWAYS = (Code.INVALID_REQUEST, Code.HEADERS_TOO_LARGE, Code.INTERNAL_ERROR)
 _KEYED = (*_ALWAYS, Code.INVALID_API_KEY, Code.SHUTTING_DOWN)
-_CALLED = (*_KEYED, *(code for code in Code if code not in (Code.NOT_FOUND, Code.METHOD_NOT_ALLOWED)))
+_NOT_CALLED = (Code.NOT_FOUND, Code.METHOD_NOT_ALLOWED, Code.RESPONSE_NOT_FOUND)
+_CALLED = (*_KEYED, *(code for code in Code if code not in _NOT_CALLED))
 
 
 def openapi_document() -> dict[str, Any]:
@@ -110,9 +127,15 @@ def openapi_document() -> dict[str, Any]:
         "paths": {
             "/v1/models": {"get": _list_models()},
             "/v1/models/{model}": {"get": _show_model()},
-            **{endpoint.path: {"post": _operation(endpoint)} for endpoint in ENDPOINTS},
+            "/v1/models/": {"get": _list_models() | {"operationId": "alias_v1_models"}},
+            **{path: {"post": _operation(at, path)} for at in ENDPOINTS for path in at.paths},
+            **_stored_responses(),
             "/healthz": {"get": _probe("The process lives", 200)},
             "/readyz": {"get": _probe("The gateway can answer", 200, 503)},
+            "/health": {"get": _probe("The same as /readyz", 200, 503)},
+            "/ping": {"get": _probe("The same as /readyz", 200, 503)},
+            "/version": {"get": _probe("Which release of Tradewind answers", 200)},
+            "/metrics": {"get": _elsewhere()},
             "/openapi.json": {"get": _probe("This document", 200)},
         },
         "components": _components(),
@@ -124,27 +147,72 @@ def openapi_text() -> str:
     return json.dumps(openapi_document(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _operation(endpoint: Endpoint) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
+    own = path == endpoint.path
     properties = {"model": _MODEL, **_PROPERTIES[endpoint.path]}
-    needed = ["model", *(group[0] for group in endpoint.required)]
+    groups = [[name for name in group if name in properties] for group in endpoint.required]
+    schema: dict[str, Any] = {
+        "type": "object",
+        "required": ["model", *(group[0] for group in groups if len(group) == 1)],
+        "properties": properties,
+    }
+    for group in groups:
+        if len(group) > 1:
+            schema["anyOf"] = [{"required": [name]} for name in group]
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
     if endpoint.streams:
         content["text/event-stream"] = {"schema": {}}
     return {
-        "operationId": endpoint.path.removeprefix("/v1/").replace("/", "_"),
-        "summary": _SUMMARIES[endpoint.path],
+        "operationId": _operation_id(path) if own else f"alias{path.replace('/', '_')}",
+        "summary": _SUMMARIES[endpoint.path] if own else f"The same as POST {endpoint.path}",
         "requestBody": {
             "required": True,
-            "content": {
-                "application/json": {
-                    "schema": {"type": "object", "required": needed, "properties": properties}
-                }
-            },
+            "content": {"application/json": {"schema": schema}},
         },
         "responses": {
             "200": {"description": "The answer", "headers": _answer_headers(), "content": content},
             **_errors(_CALLED),
         },
+    }
+
+
+def _operation_id(path: str) -> str:
+    return path.removeprefix("/v1").strip("/").replace("/", "_")
+
+
+def _stored_responses() -> dict[str, Any]:
+    """Paths of responses by their id, which say that none is kept."""
+    by_id = {
+        "name": "response_id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1},
+    }
+
+    def refused(name: str, summary: str) -> dict[str, Any]:
+        return {
+            "operationId": name,
+            "summary": f"{summary}: none is kept",
+            "parameters": [by_id],
+            "responses": _errors((*_KEYED, Code.RESPONSE_NOT_FOUND)),
+        }
+
+    path = "/v1/responses/{response_id}"
+    return {
+        path: {
+            "get": refused("show_response", "Fetch a response"),
+            "delete": refused("delete_response", "Delete a response"),
+        },
+        f"{path}/cancel": {"post": refused("cancel_response", "Cancel a response")},
+        f"{path}/input_items": {"get": refused("list_input_items", "List what a response was asked")},
+    }
+
+
+def _elsewhere() -> dict[str, Any]:
+    return {
+        "summary": "Not here: metrics have a port of their own (spec.gateway.metricsPort)",
+        "security": [],
+        "responses": _errors((*_ALWAYS, Code.NOT_FOUND)),
     }
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from tradewind.api.wire import GatewayConfig, RequestLimits
 from tradewind.gateway.auth import ANONYMOUS, KeyIndex, SecretReader
+from tradewind.gateway.cors import Cors
 from tradewind.gateway.prepare import tenant_salt
 from tradewind.gateway.problems import ConfigRefused
 from tradewind.routing.table import InvalidTableError, RouteTable
@@ -24,6 +25,8 @@ class State:
     limits: RequestLimits
     salts: Mapping[str, msgspec.Raw]
     """Tenant to its `cache_salt`."""
+    cors: Cors | None
+    """None: no page of another origin may call."""
 
     @classmethod
     def build(
@@ -45,6 +48,7 @@ class State:
             keys=KeyIndex.build(config, read_secret, hash_key),
             limits=config.limits,
             salts={name: tenant_salt(salt_key, name) for name in (*names, ANONYMOUS)},
+            cors=Cors(config.cors_origins) if config.cors_origins else None,
         )
 
     def known_names(self) -> tuple[dict[str, set[str]], set[str], set[str]]:

@@ -19,9 +19,23 @@ _APPLICATIONS: Final = "/api/serve/applications/"
 _MAX_BYTES: Final = 64 << 20
 """Serve repeats every application's settings and its replicas; 1,000 models are about 8 MiB."""
 
+_APPLY_S: Final = 300.0
+"""The first configuration starts Serve's controller, which takes a busy machine more than a minute."""
+
 
 class ControlError(Exception):
     """Ray's API could not be reached or refused the configuration."""
+
+
+class Unreachable(ControlError):
+    """Ray's API did not answer: it is slow, or not there.
+
+    `refused`: nobody listens, which is no matter of time.
+    """
+
+    def __init__(self, message: str, *, refused: bool) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 class ServeControl:
@@ -35,12 +49,13 @@ class ServeControl:
         )
 
     def apply(self, serve_config: Mapping[str, Any]) -> None:
-        """Make `serve_config` the full desired set of applications.
+        """Make `serve_config` the full desired set of applications. It may be said again at any time.
 
         Raises:
-            ControlError: Ray could not be reached or refused; nothing was changed.
+            Unreachable: Ray did not answer, and may or may not do it.
+            ControlError: Ray refused; nothing was changed.
         """
-        _applied(self._request("PUT", json=dict(serve_config)))
+        _applied(self._request("PUT", json=dict(serve_config), timeout=_APPLY_S))
 
     def applications(self) -> dict[str, AppStatus]:
         """How every application is now."""
@@ -163,5 +178,6 @@ def _document(status: int, content: bytes) -> dict[str, Any]:
     return document
 
 
-def _unreachable(error: httpx.HTTPError) -> ControlError:
-    return ControlError(f"Ray's API cannot be reached: {type(error).__name__}")
+def _unreachable(error: httpx.HTTPError) -> Unreachable:
+    refused = isinstance(error, httpx.ConnectError)
+    return Unreachable(f"Ray's API cannot be reached: {type(error).__name__}", refused=refused)

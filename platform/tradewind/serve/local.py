@@ -29,6 +29,7 @@ from tradewind.rayapi.client import ControlError, ServeControl
 from tradewind.serve import local_gcs
 from tradewind.serve.ingress import write_launcher
 from tradewind.serve.runfile import lives
+from tradewind.serve.starting import PATIENCE, StartFailed, start_patiently
 
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 GCS = "gcs_server"
@@ -37,6 +38,9 @@ HEALS_AFTER_S = 60.0
 """A GCS that dies again within this time is not started a second time."""
 KEPT_SESSIONS = 2
 STOP_S = 15.0
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Has Ray's daemons listen on loopback alone, as on the systems that it is named after. Told a loopback
+address by `ray.init`, Ray takes the machine's own in its place on Linux, and listens on every one."""
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Requests do not travel through Ray's object store; this is near the least Ray accepts."""
 
@@ -111,8 +115,11 @@ class LocalPlatform:
         self._heals_from = 0.0
         self.dashboard_url = ""
 
-    def start(self) -> None:
+    def start(self, tell: Callable[[str], object]) -> None:
         """Start Ray and the Serve controller's API; returns when the API answers.
+
+        Args:
+            tell: is given a line for people when Ray was too slow for itself and is started again.
 
         Raises:
             PortInUse: no port for the dashboard or the ingress' own endpoints is free.
@@ -137,32 +144,36 @@ class LocalPlatform:
                 home.HOME: str(options.home),
                 home.CACHE: str(home.cache_dir()),
                 home.TOKEN_FILE: str(options.home / home.INTERNAL_TOKEN),
-                **local_gcs.gcs_environment(runtime / "gcs"),
+                **LOOPBACK,
             }
         )
-        address = self._start_ray(runtime)
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
+        try:
+            address = start_patiently(lambda: self._start_ray(runtime), _clear(_descendants()), tell)
+        except StartFailed as error:
+            raise ControlError(f"Ray did not start: {error}") from error
+        self._find_daemons()
         self.dashboard_url = f"http://{address}"
         self._control = ServeControl(self.dashboard_url, ray_token)
 
     def _start_ray(self, runtime: Path) -> str:
+        """Host and port of the dashboard."""
+        os.environ.update(local_gcs.gcs_environment(runtime / "gcs"))
         import ray
 
-        try:
-            context = ray.init(
-                num_cpus=self._options.cpus,
-                labels=dict(self._options.labels),
-                object_store_memory=OBJECT_STORE_BYTES,
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                dashboard_port=self._dashboard_port,
-                log_to_driver=False,
-                logging_level="warning",
-                _node_ip_address="127.0.0.1",
-                _temp_dir=str(runtime / "ray"),
-            )
-        except Exception as error:
-            raise ControlError(f"Ray did not start: {error}") from error
-        self._find_daemons()
+        context = ray.init(
+            num_cpus=self._options.cpus,
+            labels=dict(self._options.labels),
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            dashboard_port=self._dashboard_port,
+            log_to_driver=False,
+            logging_level="warning",
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(runtime / "ray"),
+        )
         return str(context.dashboard_url)
 
     def _find_daemons(self) -> None:
@@ -217,6 +228,18 @@ class LocalPlatform:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _clear(before: Collection[psutil.Process]) -> Callable[[], None]:
+    """Ends what a start of Ray has left: all but the processes there were `before`."""
+
+    def clear() -> None:
+        import ray
+
+        _within(STOP_S, ray.shutdown)
+        _end([process for process in _descendants() if process not in before])
+
+    return clear
 
 
 def _within(seconds: float, action: Callable[[], object]) -> None:

@@ -65,7 +65,7 @@ COLD_START_MS: Final = "tradewind.cold_start.duration_ms"
 STATE: Final = "tradewind.state"
 
 ATTRIBUTES: Final[dict[str, str]] = {
-    OPERATION: "chat, text_completion, embeddings, rerank, score or count_tokens",
+    OPERATION: "chat, text_completion, embeddings, rerank, score, count_tokens, tokenize or detokenize",
     PROVIDER_NAME: "always `tradewind`",
     REQUEST_MODEL: "the model the client asked for; on `upstream` the deployment that was asked",
     REQUEST_STREAM: "whether the client asked for a stream",
@@ -95,7 +95,7 @@ ATTRIBUTES: Final[dict[str, str]] = {
 """Attribute -> meaning, for spans."""
 
 OPERATIONS: Final = frozenset(
-    {"chat", "text_completion", "embeddings", "rerank", "score", "count_tokens"},
+    {"chat", "text_completion", "embeddings", "rerank", "score", "count_tokens", "tokenize", "detokenize"},
 )
 
 Kind = Literal["counter", "updown", "gauge", "histogram"]

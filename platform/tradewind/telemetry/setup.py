@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +24,7 @@ from tradewind.telemetry.requests import RequestTelemetry
 from tradewind.telemetry.sampling import HeadSampler
 from tradewind.telemetry.scrub import scrub
 from tradewind.telemetry.sink import NullSink, QueueSettings, QueueSink, SpanSink
+from tradewind.version import version
 
 TRACES_DIR: Final = "traces"
 _SPANS_PER_REQUEST: Final = 8
@@ -65,14 +65,6 @@ class _ToSink(SpanProcessor):
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return self._sink.flush(timeout_millis / 1000)
-
-
-def version() -> str:
-    """Tradewind's version as installed."""
-    try:
-        return metadata.version("tradewind")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def make_resource(service_name: str, instance: str) -> Resource:

@@ -10,10 +10,11 @@ from rich.console import Console
 
 from tradewind.cli.errors import CommandFailed
 from tradewind.cli.fetching import stage_of
-from tradewind.cli.waiting import STALE_S, UNREACHABLE_S, Waiting, rows
+from tradewind.cli.patience import REFUSED_S, SILENCE_S
+from tradewind.cli.waiting import STALE_S, Waiting, rows
 from tradewind.engine.sources.report import ProgressFile, progress_file
 from tradewind.rayapi.app_status import AppStatus
-from tradewind.rayapi.client import ControlError
+from tradewind.rayapi.client import ControlError, Unreachable
 
 World = Callable[[float], dict[str, AppStatus]]
 
@@ -26,12 +27,19 @@ def app(name: str = "llama", status: str = "RUNNING", message: str = "") -> AppS
 class Play:
     """A Serve whose state is a function of the time, and a clock that runs while somebody sleeps."""
 
-    def __init__(self, world: World, *, terminal: bool = False, stage: str = "") -> None:
+    def __init__(
+        self, world: World, *, terminal: bool = False, stage: str = "", gone: Callable[[], str] = str
+    ) -> None:
         self.now = 0.0
         self.screen = io.StringIO()
         console = Console(file=self.screen, force_terminal=terminal, width=100, _environ={})
         self.waiting = Waiting(
-            lambda: world(self.now), lambda _: stage, console, clock=lambda: self.now, sleep=self.sleep
+            lambda: world(self.now),
+            lambda _: stage,
+            console,
+            gone=gone,
+            clock=lambda: self.now,
+            sleep=self.sleep,
         )
 
     def sleep(self, seconds: float) -> None:
@@ -123,23 +131,60 @@ def test_too_slow_is_said_with_what_it_was_busy_with() -> None:
         play.waiting.until_ready(["llama"], 5.0)
 
 
-def test_a_ray_that_is_away_for_a_moment_is_waited_for() -> None:
+def away(error: str = "ReadTimeout") -> Unreachable:
+    return Unreachable(f"Ray's API cannot be reached: {error}", refused=error == "ConnectError")
+
+
+def test_a_ray_that_is_too_busy_to_answer_is_waited_for_and_told_of() -> None:
     def world(now: float) -> dict[str, AppStatus]:
-        if 1.0 < now < UNREACHABLE_S / 2:
-            raise ControlError("Ray's API cannot be reached: ConnectError")
-        return {"llama": app()} if now > UNREACHABLE_S / 2 else {}
-
-    Play(world).waiting.until_ready(["llama"], 600.0)
-
-
-def test_a_ray_that_stays_away_ends_the_wait() -> None:
-    def world(now: float) -> dict[str, AppStatus]:
-        raise ControlError("Ray's API cannot be reached: ConnectError")
+        if 1.0 < now < 600.0:
+            raise away()
+        return {"llama": app()} if now > 600.0 else {}
 
     play = Play(world)
-    with pytest.raises(CommandFailed, match="cannot be reached"):
-        play.waiting.until_ready(["llama"], 600.0)
-    assert UNREACHABLE_S < play.now < UNREACHABLE_S + 1
+    play.waiting.until_ready(["llama"], 3600.0)
+    told = [line for line in play.screen.getvalue().split("\n") if "still waiting for Ray's API" in line]
+    assert 30 <= len(told) <= 41
+    assert told[0].endswith("(15 s)")
+
+
+def test_a_ray_that_never_answers_ends_the_wait() -> None:
+    def world(now: float) -> dict[str, AppStatus]:
+        raise away()
+
+    play = Play(world)
+    with pytest.raises(CommandFailed, match="cannot be reached: ReadTimeout; without an answer for 1800 s"):
+        play.waiting.until_ready(["llama"], 3600.0)
+    assert SILENCE_S < play.now < SILENCE_S + 1
+
+
+def test_a_port_that_nobody_listens_on_ends_the_wait_soon() -> None:
+    def world(now: float) -> dict[str, AppStatus]:
+        raise away("ConnectError" if now > 60.0 else "ReadTimeout")
+
+    play = Play(world)
+    with pytest.raises(CommandFailed, match="nobody listens there"):
+        play.waiting.until_ready(["llama"], 3600.0)
+    assert 60.0 + REFUSED_S < play.now < 60.0 + REFUSED_S + 2
+
+
+def test_what_has_died_is_not_waited_for() -> None:
+    def world(now: float) -> dict[str, AppStatus]:
+        raise away()
+
+    play = Play(world, gone=lambda: "raylet died")
+    with pytest.raises(CommandFailed, match=r"^raylet died$"):
+        play.waiting.until_ready(["llama"], 3600.0)
+    assert play.now == 0.0
+
+
+def test_an_api_that_answers_with_a_fault_for_a_while_is_borne() -> None:
+    def world(now: float) -> dict[str, AppStatus]:
+        if now < 120.0:
+            raise ControlError("Ray's API answered 503")
+        return {"llama": app()}
+
+    Play(world).waiting.until_ready(["llama"], 3600.0)
 
 
 def test_an_application_that_serve_does_not_know_yet_is_starting() -> None:

@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 from tests.unit.gateway.asgi import HOST, KEY, TOKEN, Reply, bearer, config, deployment, stage
 from tradewind.api.problems import Code
 from tradewind.api.wire import Task
-from tradewind.gateway.endpoints import ENDPOINTS
+from tradewind.gateway.endpoints import ENDPOINTS, RERANK, SCORE
 from tradewind.gateway.openapi import openapi_document
 
 CHECKS = [
@@ -43,7 +43,7 @@ schema = schemathesis.openapi.from_dict(
     ),
 )
 
-MODELS = {"/v1/embeddings": "embedder", "/v1/rerank": "scorer", "/v1/score": "scorer"}
+MODELS = {"/v1/embeddings": "embedder"} | dict.fromkeys((*RERANK.paths, *SCORE.paths), "scorer")
 
 
 async def answer(request: requests.PreparedRequest) -> Reply:
@@ -81,7 +81,10 @@ async def test_the_document_is_served_to_everybody() -> None:
 
 def test_every_endpoint_and_every_error_is_described() -> None:
     document = openapi_document()
-    assert {endpoint.path for endpoint in ENDPOINTS} < set(document["paths"])
+    assert {path for endpoint in ENDPOINTS for path in endpoint.paths} < set(document["paths"])
+    operations = [each for at in document["paths"].values() for each in at.values()]
+    named = [each["operationId"] for each in operations if "operationId" in each]
+    assert len(named) == len(set(named))
     assert document["components"]["schemas"]["Error"]["properties"]["error"]["properties"]["code"][
         "enum"
     ] == [code.wire for code in Code]
@@ -91,7 +94,11 @@ def test_every_endpoint_and_every_error_is_described() -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/chat", "/healthz", "/readyz", "/openapi.json"])
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/models", "/v1/models/", "/v1/models/chat", "/healthz", "/readyz", "/health", "/ping", "/version",
+     "/openapi.json"],
+)  # fmt: skip
 async def test_head_is_get_without_the_body(path: str) -> None:
     async with stage() as s:
         get: Any = await s.client.get(path)

@@ -13,7 +13,13 @@ from tradewind.api.problems import Code
 from tradewind.api.wire import RequestLimits, Task, VariantEntry
 from tradewind.gateway.endpoints import ENDPOINTS
 
-LIMITS = RequestLimits(body_bytes=200_000, json_containers=2_000, json_items=5_000, body_timeout_s=0.05)
+LIMITS = RequestLimits(
+    body_bytes=200_000,
+    json_containers=2_000,
+    json_items=5_000,
+    body_timeout_s=0.05,
+    tokenize_bytes=1_000,
+)
 IMAGE = {"type": "image_url", "image_url": {"url": "https://internal/x.png"}}
 
 # field changes of a chat request -> code
@@ -160,6 +166,11 @@ OTHER_BODIES: dict[str, tuple[str, dict[str, Any], Code]] = {
         {"input": "x", "previous_response_id": "resp_1"},
         Code.FIELD_NOT_ALLOWED,
     ),
+    "responses in a conversation": (
+        "/v1/responses",
+        {"input": "x", "conversation": "conv_1"},
+        Code.FIELD_NOT_ALLOWED,
+    ),
     "responses with too many tokens": (
         "/v1/responses",
         {"input": "x", "max_output_tokens": 10**9},
@@ -250,6 +261,34 @@ OTHER_BODIES: dict[str, tuple[str, dict[str, Any], Code]] = {
         {"model": "scorer", "text_1": "x", "text_2": ["x"] * 257},
         Code.INVALID_VALUE,
     ),
+    "tokenize without a text": ("/tokenize", {}, Code.MISSING_FIELD),
+    "tokenize of a list": ("/tokenize", {"prompt": ["x"]}, Code.INVALID_VALUE),
+    "tokenize of too long a text": ("/tokenize", {"prompt": "x" * 2_000}, Code.INVALID_VALUE),
+    "tokenize of too long a conversation": (
+        "/tokenize",
+        {"messages": [user("x" * 2_000)]},
+        Code.INVALID_VALUE,
+    ),
+    "tokenize of too many tools": (
+        "/tokenize",
+        {"messages": [user("x")], "tools": [{"type": "function"}] * 100},
+        Code.INVALID_VALUE,
+    ),
+    "tokenize with a switch as text": (
+        "/tokenize",
+        {"prompt": "x", "return_token_strs": "yes"},
+        Code.INVALID_VALUE,
+    ),
+    "tokenize of an image by URL": (
+        "/tokenize",
+        {"messages": [{"role": "user", "content": [IMAGE]}]},
+        Code.REMOTE_MEDIA_NOT_ALLOWED,
+    ),
+    "detokenize without tokens": ("/detokenize", {}, Code.MISSING_FIELD),
+    "detokenize of text": ("/detokenize", {"tokens": "x"}, Code.INVALID_VALUE),
+    "detokenize of half a token": ("/detokenize", {"tokens": [1.5]}, Code.INVALID_VALUE),
+    "detokenize of a token below zero": ("/detokenize", {"tokens": [1, -1]}, Code.INVALID_VALUE),
+    "detokenize of a token that fits no tokenizer": ("/detokenize", {"tokens": [2**31]}, Code.INVALID_VALUE),
     "embeddings of a chat model": ("/v1/embeddings", {"input": "x"}, Code.UNSUPPORTED_ENDPOINT),
     "chat with an embedding model": (
         CHAT,
@@ -334,7 +373,12 @@ PLACES: dict[str, tuple[str, str, Code]] = {
     "POST on models": ("POST", "/v1/models", Code.METHOD_NOT_ALLOWED),
     "DELETE on a model": ("DELETE", "/v1/models/chat", Code.METHOD_NOT_ALLOWED),
     "a method nobody knows": ("BREW", CHAT, Code.METHOD_NOT_ALLOWED),
-    "the models below nothing": ("GET", "/v1/models/", Code.NOT_FOUND),
+    "metrics": ("GET", "/metrics", Code.NOT_FOUND),
+    "PUT on a response": ("PUT", "/v1/responses/resp_1", Code.METHOD_NOT_ALLOWED),
+    "a response": ("GET", "/v1/responses/resp_1", Code.RESPONSE_NOT_FOUND),
+    "a response to delete": ("DELETE", "/v1/responses/resp_1", Code.RESPONSE_NOT_FOUND),
+    "a response to cancel": ("POST", "/v1/responses/resp_1/cancel", Code.RESPONSE_NOT_FOUND),
+    "what a response was asked": ("GET", "/v1/responses/resp_1/input_items", Code.RESPONSE_NOT_FOUND),
     "a model that is not there": ("GET", "/v1/models/gpt-7", Code.MODEL_NOT_FOUND),
 }
 
@@ -396,7 +440,11 @@ async def test_a_place_is_refused(case: str) -> None:
         reply = await s.client.send(method, path, GOOD if method == "POST" else None, [JSON])
         expect(reply, code, s)
         if code is Code.METHOD_NOT_ALLOWED:
-            assert reply.header("allow") in ("POST, OPTIONS", "GET, HEAD, OPTIONS")
+            assert reply.header("allow") in (
+                "POST, OPTIONS",
+                "GET, HEAD, OPTIONS",
+                "GET, DELETE, HEAD, OPTIONS",
+            )
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.path)
