@@ -30,6 +30,7 @@ from tradewind.gateway.upstream import Upstream
 from tradewind.rayapi.app_status import REASON_MARK, START_MARK
 from tradewind.routing.replica import ReplicaAddress
 from tradewind.secrets import read_secret
+from tradewind.serve import loopback
 from tradewind.serve.discovery import Address, ReplicaDiscovery
 from tradewind.serve.replica_context import first_user_config
 from tradewind.telemetry import names
@@ -51,6 +52,7 @@ class EngineReplica:
     """One replica of a model: vLLM in this process, its API behind the guard."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
+        loopback.keep_replica(ray.util.get_node_ip_address())
         self._settings = EngineSettings.model_validate(settings)
         self._engine: VLLMEngine | None = None
         self._tracing: Tracing | None = None
@@ -115,6 +117,7 @@ class GatewayReplica:
         upstream = Upstream()
         self._listen = "127.0.0.1" if host in WILDCARDS else host
         self._own_host = ray.util.get_node_ip_address()
+        loopback.keep_replica(self._own_host)
         self._telemetry = gateway_telemetry(instance)
         self._gateway = Gateway(
             telemetry=self._telemetry,

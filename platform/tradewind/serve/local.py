@@ -26,7 +26,7 @@ import psutil
 from tradewind import home
 from tradewind.compiler.ray_environment import Ports, ray_environment
 from tradewind.rayapi.client import ControlError, ServeControl
-from tradewind.serve import local_gcs
+from tradewind.serve import local_gcs, loopback
 from tradewind.serve.ingress import write_launcher
 from tradewind.serve.runfile import lives
 from tradewind.serve.starting import PATIENCE, StartFailed, start_patiently
@@ -38,9 +38,6 @@ HEALS_AFTER_S = 60.0
 """A GCS that dies again within this time is not started a second time."""
 KEPT_SESSIONS = 2
 STOP_S = 15.0
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Has Ray's daemons listen on loopback alone, as on the systems that it is named after. Told a loopback
-address by `ray.init`, Ray takes the machine's own in its place on Linux, and listens on every one."""
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Requests do not travel through Ray's object store; this is near the least Ray accepts."""
 
@@ -144,7 +141,7 @@ class LocalPlatform:
                 home.HOME: str(options.home),
                 home.CACHE: str(home.cache_dir()),
                 home.TOKEN_FILE: str(options.home / home.INTERNAL_TOKEN),
-                **LOOPBACK,
+                **loopback.ENVIRONMENT,
             }
         )
         for name, value in PATIENCE.items():
@@ -167,11 +164,11 @@ class LocalPlatform:
             labels=dict(self._options.labels),
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=True,
-            dashboard_host="127.0.0.1",
+            dashboard_host=loopback.ADDRESS,
             dashboard_port=self._dashboard_port,
             log_to_driver=False,
             logging_level="warning",
-            _node_ip_address="127.0.0.1",
+            _node_ip_address=loopback.ADDRESS,
             _temp_dir=str(runtime / "ray"),
         )
         return str(context.dashboard_url)

@@ -185,3 +185,29 @@ def test_a_gateway_that_does_not_answer_is_said(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match="the gateway does not answer"):
         manifests.wait_until_in_force(client, compiled, 0.2, clock=time, sleep=time.sleep)
     client.close()
+
+
+@pytest.mark.parametrize(
+    ("ready", "seconds"),
+    [({"revision": "another"}, manifests.STALE_S), ({"reason": "no_replica"}, 900.0)],
+)
+def test_what_time_may_mend_is_waited_for_longer(
+    tmp_path: Path, ready: dict[str, object], seconds: float
+) -> None:
+    compiled, time = manifests.load([platform(tmp_path)]), Time()
+    with FakeEndpoint(GatewayConfig(revision=compiled.gateway.revision), ready=ready) as endpoint:
+        client = Client(endpoint.url, "")
+        with pytest.raises(CommandFailed, match="not in force"):
+            manifests.wait_until_in_force(
+                client, compiled, 900.0, clock=time, sleep=lambda _: time.sleep(10.0)
+            )
+        client.close()
+    assert seconds <= time.now <= seconds + 30
+
+
+def test_a_platform_that_has_ended_is_not_waited_for(tmp_path: Path) -> None:
+    compiled, client, time = manifests.load([platform(tmp_path)]), Client("http://127.0.0.1:1", ""), Time()
+    with pytest.raises(CommandFailed, match=r"^raylet died$"):
+        manifests.wait_until_in_force(client, compiled, 900.0, gone=lambda: "raylet died", clock=time)
+    client.close()
+    assert time.now < 1
