@@ -65,12 +65,6 @@ def refused(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
     raise Refused(Code.FIELD_NOT_ALLOWED, f"{name} is not allowed in a request.", param=name)
 
 
-def only_false(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
-    """A switch that this endpoint does not offer; saying no to it is harmless."""
-    if decode(raw) is not False:
-        refused(name, raw, limits)
-
-
 def sequence(high: Bound) -> Rule:
     """A list of bounded length; its items are the engine's to read."""
 
