@@ -10,13 +10,14 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from typing import Final, TypeVar
 
 from rich.console import Console
 
 from tradewind.cli.console import plain
 from tradewind.cli.errors import CommandFailed
-from tradewind.rayapi.client import Unreachable
+from tradewind.rayapi.client import ControlError, Unreachable
 
 SILENCE_S: Final = 1800.0
 """How long Ray's API may leave unanswered."""
@@ -24,6 +25,8 @@ REFUSED_S: Final = 30.0
 """How long its port may be closed: it listens before anything is asked."""
 TOLD_S: Final = 15.0
 """How often a wait is told of."""
+WATCH_S: Final = 1.0
+"""How often it is looked, while an answer is waited for, whether something has died."""
 
 Answer = TypeVar("Answer")
 Gone = Callable[[], str]
@@ -69,14 +72,18 @@ class Silence:
         """It did."""
         self._since = self._refused_since = None
 
+    def look(self) -> None:
+        """Raise CommandFailed when something has died."""
+        if dead := self._gone():
+            raise CommandFailed(dead)
+
     def bear(self, error: Exception) -> float:
         """Seconds of silence with `error`, its latest sign.
 
         Raises:
             CommandFailed: something has died, nobody listens, or it has been too long.
         """
-        if dead := self._gone():
-            raise CommandFailed(dead) from error
+        self.look()
         now = self._clock()
         self._since = now if self._since is None else self._since
         if isinstance(error, Unreachable) and error.refused:
@@ -100,11 +107,29 @@ def ask(
     """The answer of `call`, which may be asked more than once; what Ray refuses is raised as it is.
 
     Raises:
-        CommandFailed: see `Silence.bear`.
+        CommandFailed: see `Silence.bear`. A death is seen while `call` waits, which is left to itself then.
     """
     while True:
         try:
-            return call()
+            return _watched(call, silence)
         except Unreachable as error:
             silence.bear(error)
             sleep(pause_s)
+        except ControlError:
+            silence.look()  # a Ray that has lost a part of itself refuses everything
+            raise
+
+
+def _watched(call: Callable[[], Answer], silence: Silence) -> Answer:
+    answer: Future[Answer] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except Exception as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="asking", daemon=True).start()
+    while not wait([answer], WATCH_S).done:
+        silence.look()
+    return answer.result()

@@ -87,6 +87,31 @@ def test_what_ray_refuses_is_not_asked_again() -> None:
     assert calls == [1]
 
 
+def test_a_death_is_seen_while_an_answer_is_waited_for() -> None:
+    asked, over, dead = threading.Event(), threading.Event(), [""]
+
+    def call() -> None:
+        asked.set()
+        dead[0] = "raylet died"
+        over.wait(30)
+
+    with pytest.raises(CommandFailed, match=r"^raylet died$"):
+        ask(call, Silence(lambda: dead[0]))
+    assert asked.is_set()
+    over.set()
+
+
+def test_what_a_dying_ray_refuses_is_told_as_its_death() -> None:
+    dead = [""]
+
+    def call() -> None:
+        dead[0] = "raylet died"
+        raise ControlError("Ray refused the configuration: Failed to connect to Ray cluster")
+
+    with pytest.raises(CommandFailed, match=r"^raylet died$"):
+        ask(call, Silence(lambda: dead[0]))
+
+
 def test_a_wait_is_told_with_its_time() -> None:
     screen, told = io.StringIO(), threading.Event()
 
