@@ -35,6 +35,8 @@ class Endpoint:
     dialect: Dialect = Dialect.OPENAI
     salted: bool = True
     """Takes `cache_salt`."""
+    computes: bool = True
+    """The model itself is at work: there is usage to count."""
     streams: bool = False
     usage_option: bool = False
     """Reports usage in a stream only when `stream_options.include_usage` asks for it."""
@@ -276,6 +278,7 @@ TOKENIZE = Endpoint(
     required=(("prompt", "messages"),),
     media=("messages",),
     salted=False,
+    computes=False,
     # Nor a variant's system prompt: the tokens would tell it to whoever asks.
 )
 
@@ -287,6 +290,7 @@ DETOKENIZE = Endpoint(
     required=(("tokens",),),
     media=(),
     salted=False,
+    computes=False,
 )
 
 ENDPOINTS: tuple[Endpoint, ...] = (

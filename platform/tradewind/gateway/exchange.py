@@ -99,7 +99,7 @@ class Exchange:
             await self._refuse(internal_error())
         finally:
             self._departure.stop()
-            if self._incomplete and self._record.attempts:
+            if self._incomplete and self._endpoint.computes and self._record.attempts:
                 self._services.late_usage.complete(self._record, self._prefix())
 
     async def _serve(self) -> None:
