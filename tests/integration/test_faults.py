@@ -156,6 +156,30 @@ def test_a_stopped_engine_process_is_out_of_rotation_within_ten_seconds(guarded:
             core.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["vllm's process", "the replica's process"])
+def test_an_engine_that_is_frozen_for_twenty_seconds_serves_again_as_it_was(
+    guarded: Platform, whole: bool
+) -> None:
+    before = replicas(guarded)
+    assert before
+    [replica] = guarded.engine_processes(VICTIM)
+    frozen = replica if whole else engine_core(guarded)
+    frozen.send_signal(signal.SIGSTOP)
+    until = time.monotonic() + 20
+    try:
+        wait_for(lambda: healthy(guarded) == 0, "the frozen engine out of rotation", 10)
+        while time.monotonic() < until:
+            assert answered_by(guarded) == "tiny-mistral"
+            time.sleep(0.5)
+    finally:
+        if frozen.is_running():
+            frozen.send_signal(signal.SIGCONT)
+    seconds = wait_for(lambda: healthy(guarded) == 1, "the engine in rotation again", 60)
+    assert seconds < 5, "the time between two looks at metrics included"
+    assert answered_by(guarded) == VICTIM
+    assert replicas(guarded) == before, "Serve has replaced nothing"
+
+
 def test_a_stream_that_breaks_ends_with_an_error_event_and_no_done(guarded: Platform) -> None:
     body = {**BODY, "max_tokens": 400, "stream": True, "ignore_eos": True}
     with guarded.http() as client, client.stream("POST", "/v1/completions", json=body) as response:

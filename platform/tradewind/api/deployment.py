@@ -130,7 +130,7 @@ class DeploymentLimits(ApiModel):
     """Bounds of one replica."""
 
     max_ongoing_requests: Annotated[int, Field(ge=1, le=65_536)] = 256
-    """Requests in flight in one replica; when all are full, clients get 503."""
+    """Requests in flight in one replica, from all gateways; when all are full, clients wait, then get 503."""
     request_timeout: Annotated[Duration, Between("1s", "24h")] = Duration(600)
     """Longest time of one request to this deployment."""
 

@@ -10,6 +10,12 @@ SESSION = "x-session-id"
 ENGINE_TOKEN = "x-tradewind-token"  # noqa: S105 - a header's name
 """Carries the internal token from the gateway to an engine; never accepted from outside."""
 
+ENGINE_FULL = "x-tradewind-full"
+"""On an engine's 503: it is whole and has as many requests as it may have. Nothing was done for this one."""
+
+GATEWAY_WANTS = "x-tradewind-wants"
+"""With a gateway's probe: its name, a blank, and how many requests it has there or waiting for it."""
+
 RESERVED_PREFIX = "x-tradewind-"
 """Dropped from every inbound request."""
 

@@ -220,6 +220,8 @@ class EngineLive(WireModel):
     """What an engine takes over while it runs."""
 
     adapters: tuple[AdapterSettings, ...] = ()
+    max_ongoing_requests: int = 256
+    """Requests of all gateways together that one replica has at a time; to more it says that it is full."""
 
 
 class EngineSettings(WireModel):

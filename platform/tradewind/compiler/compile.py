@@ -36,6 +36,10 @@ _LOCAL_GATEWAY_CPUS: Final = 0.25
 _MARGIN_S: Final = 5
 CLUSTER_GATEWAY_CPUS: Final = 1
 """All that a gateway pod offers to Ray, so that no two replicas share one."""
+ENGINE_DOOR: Final = 100_000
+"""Serve's own bound on an engine's replica. What is above it waits inside Serve, probes too, so that a busy
+replica looks dead: it must never be reached. The bound that counts is the engine's own (`EngineLive`). This
+is the figure of Serve's own benchmarks, and above every bound that a ModelDeployment can have."""
 _HEALTH: Final = {"health_check_period_s": 2.0, "health_check_timeout_s": 10.0}
 # For every application: Serve gives it to each that names none.
 # Serve's access log costs more than our whole request and would name paths of failed requests.
@@ -109,7 +113,10 @@ def compile_resources(
     applications = [
         _engine_app(
             engines[located.name],
-            EngineLive(adapters=adapters[located.name]),
+            EngineLive(
+                adapters=adapters[located.name],
+                max_ongoing_requests=deployment.spec.limits.max_ongoing_requests,
+            ),
             deployment.spec,
             _actor_options(deployment.spec, pools.get(located.name), spec.pools),
             surge=located.name in first,
@@ -195,10 +202,10 @@ def _engine_app(
         "deployments": [
             {
                 "name": "engine",
-                **({"user_config": written(live)} if settings.lora else {}),
+                "user_config": written(live),
                 **_scale(spec),
                 **({"max_surge_percent": ONE_AT_A_TIME} if surge else {}),
-                "max_ongoing_requests": _above(spec.limits.max_ongoing_requests),
+                "max_ongoing_requests": ENGINE_DOOR,
                 "graceful_shutdown_timeout_s": settings.drain_timeout_s,
                 **_HEALTH,
                 "ray_actor_options": options,

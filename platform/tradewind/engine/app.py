@@ -5,6 +5,10 @@ prefix, around the gateway. So nothing passes without the internal token, and wi
 list of methods and paths. The decision is made on the raw path as it came on the wire; a path that
 any later layer could read in another way (escapes, doubled slashes, a trailing slash) is not in the
 list and gets 404. Bodies and streams pass through untouched.
+
+Here, too, is the bound on the requests that one replica has at a time, whichever gateways they come from.
+What is above it is told so at once instead of waiting where nobody sees it; what only asks how things are (a
+GET) is never counted and always answered.
 """
 
 from __future__ import annotations
@@ -18,9 +22,16 @@ from typing import Any
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from tradewind.api.headers import ENGINE_STATS_PATH, ENGINE_TOKEN, ENGINE_USAGE_PATH
+from tradewind.api.headers import (
+    ENGINE_FULL,
+    ENGINE_STATS_PATH,
+    ENGINE_TOKEN,
+    ENGINE_USAGE_PATH,
+    GATEWAY_WANTS,
+)
 from tradewind.api.problems import Code
 from tradewind.engine.in_flight import InFlight
+from tradewind.engine.share import Shares
 from tradewind.engine.stats import EngineStats
 from tradewind.engine.usage import UsageLog
 
@@ -51,6 +62,8 @@ ALLOWED = frozenset(
 """What an engine replica answers below its prefix, and `GET <ENGINE_USAGE_PATH><request id>`."""
 
 _TOKEN = ENGINE_TOKEN.encode()
+_FULL = ENGINE_FULL.encode()
+_WANTS = GATEWAY_WANTS.encode()
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 
@@ -58,9 +71,9 @@ DISCONNECT_GRACE_S = 1.0
 
 
 class EngineGuard:
-    """ASGI application: token, allow-list, stats and the `engine` span; the rest is `inner`'s.
+    """ASGI application: token, allow-list, bound, stats and the `engine` span; the rest is `inner`'s.
 
-    `tracer` is None when tracing is off: trace headers then pass unchanged.
+    `tracer` is None when tracing is off: trace headers then pass unchanged. `bound` may be set at any time.
     """
 
     def __init__(
@@ -72,6 +85,7 @@ class EngineGuard:
         stats: Callable[[], EngineStats],
         usage: UsageLog | None = None,
         tracer: Tracer | None = None,
+        bound: int = 256,
     ) -> None:
         if not token:
             raise ValueError("an engine needs an internal token")
@@ -81,6 +95,9 @@ class EngineGuard:
         self._stats = stats
         self._usage = usage
         self._tracer = tracer
+        self._shares = Shares()
+        self.bound = bound
+        """Requests that `inner` may be at work on at a time."""
         self.in_flight = InFlight()
         """Requests that `inner` is at work on."""
 
@@ -103,13 +120,19 @@ class EngineGuard:
             await _refuse(send, Code.NOT_FOUND, "No such path.")
             return
         if path == ENGINE_STATS_PATH:
-            await _answer(send, 200, self._stats().to_json())
+            await _answer(send, 200, self._told(headers))
             return
         inner_scope = dict(scope)
         inner_scope["headers"] = [header for header in headers if header[0] != _TOKEN]
+        if scope["method"] == "GET":
+            await _to_its_end(self._inner, inner_scope, receive, send)
+            return
+        if len(self.in_flight) >= self.bound:
+            await _refuse(send, Code.NO_CAPACITY, "This replica is full.", (_FULL, b"%d" % self.bound))
+            return
         number = self.in_flight.enter()
         try:
-            if self._tracer is None or scope["method"] != "POST":
+            if self._tracer is None:
                 await _to_its_end(self._inner, inner_scope, receive, send)
             else:
                 await self._traced(self._tracer, path, inner_scope, receive, send)
@@ -123,6 +146,15 @@ class EngineGuard:
             await _refuse(send, Code.NOT_FOUND, "No such request.")
         else:
             await _answer(send, 200, usage.to_json())
+
+    def _told(self, headers: Headers) -> dict[str, Any]:
+        """The engine's stats, and what it has and may have of all gateways and of the one that asks."""
+        word = next((value for name, value in headers if name == _WANTS), b"")
+        content = self._stats().to_json()
+        content["in_flight"] = len(self.in_flight)
+        content["bound"] = self.bound
+        content["room"] = self._shares.ask(word, self.bound)
+        return content
 
     def _authentic(self, headers: Headers) -> bool:
         sent = [value for name, value in headers if name == _TOKEN]
@@ -225,13 +257,13 @@ def _with_context(headers: Headers, span: Span) -> Headers:
     return kept + [(name.encode(), value.encode()) for name, value in carrier.items()]
 
 
-async def _refuse(send: Send, code: Code, message: str) -> None:
-    await _answer(send, code.value.status, code.error_object(message))
+async def _refuse(send: Send, code: Code, message: str, *extra: tuple[bytes, bytes]) -> None:
+    await _answer(send, code.value.status, code.error_object(message), *extra)
 
 
-async def _answer(send: Send, status: int, content: dict[str, Any]) -> None:
+async def _answer(send: Send, status: int, content: dict[str, Any], *extra: tuple[bytes, bytes]) -> None:
     body = json.dumps(content).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *extra]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

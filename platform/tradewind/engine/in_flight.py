@@ -15,6 +15,9 @@ class InFlight:
         self._next = 0
         self._waiters: list[tuple[set[int], asyncio.Future[None]]] = []
 
+    def __len__(self) -> int:
+        return len(self._active)
+
     def enter(self) -> int:
         """A request begins; its number is to be given to `leave` once."""
         number = self._next

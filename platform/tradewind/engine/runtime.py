@@ -12,13 +12,13 @@ from typing import Protocol
 
 from opentelemetry.trace import TracerProvider
 
-from tradewind.api.wire import AdapterSettings, EngineSettings, SourceSettings
+from tradewind.api.wire import AdapterSettings, EngineLive, EngineSettings, SourceSettings
 from tradewind.engine import vllm_adapter
 from tradewind.engine.adapters import Adapters
 from tradewind.engine.app import ASGIApp, EngineGuard
 from tradewind.engine.errors import EngineError, EngineStartError, EngineUnhealthyError
 from tradewind.engine.family import family_of
-from tradewind.engine.liveness import process_problem
+from tradewind.engine.liveness import ProcessWatch, Trouble
 from tradewind.engine.lora import rank_of
 from tradewind.engine.output import OutputTee, root_cause, says_little, tidy
 from tradewind.engine.progress import StallProbe
@@ -46,6 +46,9 @@ class Engine(Protocol):
 
     def set_adapters(self, adapters: Sequence[AdapterSettings]) -> None:
         """Make these the LoRA adapters, all of them, while it serves; returns at once. Only after `start`."""
+
+    def set_bound(self, requests: int) -> None:
+        """Take that many requests at a time, of all gateways together. At any time, also before `start`."""
 
     @property
     def asgi(self) -> ASGIApp:
@@ -92,6 +95,8 @@ class VLLMEngine:
         self._settings: EngineSettings | None = None
         self._running: vllm_adapter.RunningVLLM | None = None
         self._guard: EngineGuard | None = None
+        self._watch: ProcessWatch | None = None
+        self._bound = EngineLive().max_ongoing_requests
         self._adapters: Adapters | None = None
 
     async def start(self, settings: EngineSettings, adapters: Sequence[AdapterSettings] = ()) -> None:
@@ -132,7 +137,9 @@ class VLLMEngine:
             stats=self.stats,
             usage=usage,
             tracer=self._provider.get_tracer("tradewind.engine") if self._provider else None,
+            bound=self._bound,
         )
+        self._watch = await asyncio.to_thread(ProcessWatch, running.pids, clock=self._clock)
         launched = self._clock()
         if settings.warmup:
             progress("warmup")
@@ -178,6 +185,11 @@ class VLLMEngine:
         elif adapters:
             raise EngineError(f"the engine of {settings.name} was started without room for adapters")
 
+    def set_bound(self, requests: int) -> None:
+        self._bound = requests
+        if self._guard is not None:
+            self._guard.bound = requests
+
     @property
     def asgi(self) -> ASGIApp:
         if self._guard is None:
@@ -207,25 +219,31 @@ class VLLMEngine:
 
     async def check_health(self) -> None:
         settings, running = self._started()
-        if problem := self._problem(settings, running):
-            raise EngineUnhealthyError(problem)
+        problem = self._problem(settings, running)
+        if problem is not None and problem.lost(self._clock(), settings.stall_timeout_s):
+            raise EngineUnhealthyError(problem.text)
 
-    def _problem(self, settings: EngineSettings, running: vllm_adapter.RunningVLLM) -> str | None:
+    def _problem(self, settings: EngineSettings, running: vllm_adapter.RunningVLLM) -> Trouble | None:
+        """Why no request should come here now. Whether it is a reason to end the replica is `lost`'s."""
         if running.dead():
             said = root_cause(self._tee.text(), engine_only=True)
-            return f"the engine has died: {said}" if said else "the engine has died"
-        if problem := process_problem(running.pids):
-            return problem
+            return Trouble(f"the engine has died: {said}" if said else "the engine has died", 0.0, final=True)
+        if self._watch is not None and self._watch.trouble is not None:
+            return self._watch.trouble
         stalled = self._probe.stalled_s(running.unfinished(), self._meter.read().steps)
         if stalled >= settings.stall_timeout_s:
-            return f"the engine has requests but made no progress for {stalled:.0f} s"
+            text = f"the engine has requests but made no progress for {stalled:.0f} s"
+            return Trouble(text, self._clock() - stalled, final=False)
         return None
 
     async def stop(self) -> None:
         running, self._running = self._running, None
         adapters, self._adapters = self._adapters, None
+        watch, self._watch = self._watch, None
         self._guard = None
         try:
+            if watch is not None:
+                await asyncio.to_thread(watch.stop)
             if adapters is not None:
                 await adapters.stop()
             if running is not None:

@@ -19,10 +19,12 @@ import httptools
 from tradewind.gateway.http1 import (
     BadResponse,
     ConnectionLimits,
+    OutOfResources,
     ResponseFailed,
     UpstreamError,
     UpstreamResponse,
 )
+from tradewind.gateway.shortage import is_short
 
 _BODILESS = frozenset((204, 304))
 _JOINED_BODY_BYTES = 64 * 1024
@@ -142,8 +144,11 @@ class Connection(asyncio.Protocol):
         self._parser = None  # breaks the cycle through its bound callbacks
         response = self.response
         if response is not None:
-            if response.status:
-                why: UpstreamError = ResponseFailed("the connection closed inside the answer")
+            why: UpstreamError
+            if is_short(exc):
+                why = OutOfResources("the connection was lost for want of memory here")
+            elif response.status:
+                why = ResponseFailed("the connection closed inside the answer")
             else:
                 soon = self._loop.time() - response.sent_at < self._limits.stale_window_s
                 stale = response.reused and not self._heard_any and soon

@@ -2,8 +2,11 @@
 
 Everything may be tried again until the first byte of an answer is here, within three bounds: the
 route's attempts, its retry budget, and the deadlines. A replica that refuses the connection was never
-asked; it is marked down and costs neither attempts nor budget. When the variant's own deployment
-cannot begin, the fallback deployments are tried in order, each once, with the variant's overrides.
+asked; it is marked down and costs neither attempts nor budget. Nor does one that is full of other gateways'
+requests, which is as well as ever: the request waits on. When this process cannot connect for want of
+files, ports or memory, no replica is to blame, and the caller is told to come back. When the variant's own
+deployment cannot begin, the fallback deployments are tried in order, each once, with the variant's
+overrides.
 """
 
 from __future__ import annotations
@@ -16,11 +19,12 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from tradewind.api.headers import ENGINE_TOKEN, REQUEST_ID
+from tradewind.api.headers import ENGINE_FULL, ENGINE_TOKEN, REQUEST_ID
 from tradewind.api.problems import Code
 from tradewind.gateway.http1 import (
     ConnectFailed,
     HeadTimeout,
+    OutOfResources,
     StreamTimeout,
     UpstreamError,
     UpstreamResponse,
@@ -43,6 +47,7 @@ ANSWER_BYTES = 256 * 1024 * 1024
 
 _REQUEST_ID = REQUEST_ID.encode()
 _EVENT_STREAM = b"text/event-stream"
+_FULL = ENGINE_FULL.encode()
 
 
 @dataclass(slots=True)
@@ -165,7 +170,7 @@ class Dispatcher:
             # A second choice is only worth having when it is there: who was asked already is not.
             wait = target.wait and (failure is None or not failure.asked)
             try:
-                view = await self._acquire(job, target, tried, wait)
+                view = await self._acquire(job, target, tried, wait, returned=failure is not None)
             except _Failed as nobody:
                 raise failure or nobody from None
             try:
@@ -177,7 +182,7 @@ class Dispatcher:
                 self._admission.release(view)
                 raise
             if not failure.asked:
-                if loop.time() >= target.first_byte_deadline:
+                if failure.retry is Retry.NO or loop.time() >= target.first_byte_deadline:
                     raise failure
                 continue
             tried.append(view.id)
@@ -185,7 +190,9 @@ class Dispatcher:
             if failure.retry is not Retry.ELSEWHERE or spent or (budget is not None and not budget.allow()):
                 raise failure
 
-    async def _acquire(self, job: Job, target: _Target, tried: list[str], wait: bool) -> ReplicaView:
+    async def _acquire(
+        self, job: Job, target: _Target, tried: list[str], wait: bool, *, returned: bool
+    ) -> ReplicaView:
         """A replica, at once or after waiting; notes the phases of the choice."""
         name, adapter = target.variant.deployment.name, target.variant.adapter
         before = time.time_ns()
@@ -195,7 +202,11 @@ class Dispatcher:
             cold = not self._directory.any_ready(name, (), adapter)
             try:
                 view = await self._admission.acquire(
-                    name, wait_s=max(0.0, left) if wait else 0.0, exclude=tried, adapter=adapter
+                    name,
+                    wait_s=max(0.0, left) if wait else 0.0,
+                    exclude=tried,
+                    adapter=adapter,
+                    returned=returned,
                 )
             except (NoReplica, QueueFull, Timeout) as error:
                 raise _no_replica(error) from None
@@ -237,6 +248,9 @@ class Dispatcher:
             )
             if response.status != 200:
                 body = await response.read_all(ERROR_BYTES)
+                if response.status == 503 and any(name == _FULL for name, _ in response.headers):
+                    self._directory.full(view)
+                    raise _Failed(_busy(), Retry.FALLBACK, asked=False)
                 if response.status == 401:
                     _log.error("replica %s refuses the internal token", view.id)
                 raise _Failed(*judge(response.status, body, (self._token, bytes(job.salt)[1:-1].decode())))
@@ -264,7 +278,10 @@ class Dispatcher:
         late = asyncio.get_running_loop().time() >= deadline
         if isinstance(error, ConnectFailed) and not error.refused and late:
             # It was us who had no time left to connect: that says nothing about the replica.
-            return _Failed(Refused(Code.NO_CAPACITY, "Every replica of the model is busy."), Retry.FALLBACK)
+            return _Failed(_busy(), Retry.FALLBACK)
+        if isinstance(error, OutOfResources):
+            short = Refused(Code.NO_CAPACITY, "The gateway cannot open another connection now.")
+            return _Failed(short, Retry.NO, asked=False)
         if isinstance(error, ConnectFailed):
             self._directory.mark_down(view)
             self._upstream.forget(view.host, view.port)
@@ -294,9 +311,13 @@ def _targets(decision: Decision) -> list[_Target]:
     return [_Target(own, wait=False), *(_Target(v, wait=False) for v in others), _Target(own, wait=True)]
 
 
+def _busy() -> Refused:
+    return Refused(Code.NO_CAPACITY, "Every replica of the model is busy.")
+
+
 def _no_replica(error: NoReplica | QueueFull | Timeout) -> _Failed:
     if isinstance(error, NoReplica) or (isinstance(error, Timeout) and not error.ready):
         refused = Refused(Code.MODEL_UNAVAILABLE, "No replica of the model is ready.")
     else:
-        refused = Refused(Code.NO_CAPACITY, "Every replica of the model is busy.")
+        refused = _busy()
     return _Failed(refused, Retry.FALLBACK, asked=False)

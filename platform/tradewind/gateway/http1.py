@@ -4,6 +4,7 @@ Errors::
 
     UpstreamError
     ├── ConnectFailed     no connection: nothing was sent, any retry is safe
+    ├── OutOfResources    this side is short of files, ports or memory: nothing is known of the other
     ├── ResponseFailed    the connection died before the first byte of an answer's body
     ├── HeadTimeout       no first byte of an answer in time
     ├── BadResponse       what came is not an HTTP response we accept
@@ -43,6 +44,10 @@ class ConnectFailed(UpstreamError):
     def __init__(self, message: str, *, refused: bool = False) -> None:
         super().__init__(message)
         self.refused = refused
+
+
+class OutOfResources(UpstreamError):
+    """This process or machine has run short of something that a connection needs. No replica is at fault."""
 
 
 class ResponseFailed(UpstreamError):

@@ -2,13 +2,17 @@
 
 One task per replica, so that a slow one delays no other. What counts as failed: a refused connection
 at once; silence for `silence_s` (a stopped process holds its port open and says nothing); anything else
-(an error status, a body that is not EngineStats) twice in a row.
+(an error status, a body that is not EngineStats) twice in a row. What keeps this side from asking (no file
+left, a process that was stopped itself) tells nothing about a replica: its silence counts anew from then on.
+
+Each probe tells the replica what this gateway would have of it, and gets its share of the replica's bound.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,10 +20,11 @@ from typing import Literal
 
 import msgspec
 
-from tradewind.api.headers import ENGINE_STATS_PATH, ENGINE_TOKEN
+from tradewind.api.headers import ENGINE_STATS_PATH, ENGINE_TOKEN, GATEWAY_WANTS
 from tradewind.gateway.upstream import (
     ConnectFailed,
     HeadTimeout,
+    OutOfResources,
     StreamTimeout,
     Upstream,
     UpstreamError,
@@ -58,6 +63,8 @@ class EngineStats(msgspec.Struct, frozen=True):
     adapters: dict[str, AdapterStats] = {}
     """By name in the deployment."""
     version: str = ""
+    room: int | None = None
+    """Requests that the gateway that asked may have on it; None: it does not divide what it takes."""
 
 
 class FailureReason(StrEnum):
@@ -67,6 +74,8 @@ class FailureReason(StrEnum):
     """It listens and does not answer."""
     BAD_ANSWER = "bad_answer"
     """It answers something else than stats, or breaks off."""
+    NOT_ASKED = "not_asked"
+    """This side could not ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +96,19 @@ class ProbeFailed(Exception):
         self.reason = reason
 
 
-Fetch = Callable[[Target, float], Awaitable[EngineStats]]
-"""Asks one replica; the second argument is the seconds it may take. Raises ProbeFailed."""
+Fetch = Callable[[Target, float, int], Awaitable[EngineStats]]
+"""Asks one replica; it may take so many seconds, and is told how many requests this gateway would have on it.
+Raises ProbeFailed."""
 
 
 def stats_fetch(upstream: Upstream, token: str) -> Fetch:
-    """Asks over HTTP with the engine token."""
-    headers = [(ENGINE_TOKEN.encode(), token.encode())]
+    """Asks over HTTP with the engine token, as a gateway whose name nobody else has."""
+    authentic, name = (ENGINE_TOKEN.encode(), token.encode()), secrets.token_hex(8)
     decoder = msgspec.json.Decoder(EngineStats)
 
-    async def fetch(target: Target, seconds: float) -> EngineStats:
+    async def fetch(target: Target, seconds: float, wanted: int) -> EngineStats:
         path = (target.prefix + ENGINE_STATS_PATH).encode()
+        headers = [authentic, (GATEWAY_WANTS.encode(), f"{name} {wanted}".encode())]
         head = request_head(b"GET", path, f"{target.host}:{target.port}", headers, 0)
         deadline = asyncio.get_running_loop().time() + seconds
         try:
@@ -111,6 +122,8 @@ def stats_fetch(upstream: Upstream, token: str) -> Fetch:
             raise ProbeFailed(FailureReason.REFUSED if error.refused else FailureReason.TIMEOUT) from error
         except (HeadTimeout, StreamTimeout) as error:
             raise ProbeFailed(FailureReason.TIMEOUT) from error
+        except OutOfResources as error:
+            raise ProbeFailed(FailureReason.NOT_ASKED) from error
         except (UpstreamError, msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ProbeFailed(FailureReason.BAD_ANSWER) from error
         raise ProbeFailed(FailureReason.BAD_ANSWER)
@@ -118,12 +131,28 @@ def stats_fetch(upstream: Upstream, token: str) -> Fetch:
     return fetch
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often replicas are asked, and for how long they may say nothing."""
+
+    interval_s: float = 0.5
+    deadline_s: float = 1.0
+    """Of one probe."""
+    silence_s: float = 1.8
+    held_s: float = 0.5
+    """A probe that ends this long after it should have shows that this process was held up, not it."""
+
+
+PACE = Pace()
+
+
 class LoadProber:
     """Keeps asking the replicas it was last told to `watch`.
 
     `on_stats(id, stats)` is called for each answer, `on_failure(id, reason)` for each failed probe of a
-    replica that counts as failed, the first included; the next `on_stats` means that it is back. Both run
-    on the loop and must neither block nor raise. `clock` and `sleep` are the loop's unless given.
+    replica that counts as failed, the first included; the next `on_stats` means that it is back. A probe that
+    could not be made calls it with NOT_ASKED, which is no failure. Both run on the loop and must neither
+    block nor raise. `wanted(id)` is what a probe tells. `clock` and `sleep` are the loop's unless given.
     """
 
     def __init__(
@@ -132,9 +161,8 @@ class LoadProber:
         on_stats: Callable[[str, EngineStats], None],
         on_failure: Callable[[str, FailureReason], None],
         *,
-        interval_s: float = 0.5,
-        deadline_s: float = 1.0,
-        silence_s: float = 1.8,
+        wanted: Callable[[str], int] = lambda _: 0,
+        pace: Pace = PACE,
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         rng: random.Random | None = None,
@@ -142,9 +170,8 @@ class LoadProber:
         self._fetch = fetch
         self._on_stats = on_stats
         self._on_failure = on_failure
-        self._interval_s = interval_s
-        self._deadline_s = deadline_s
-        self._silence_s = silence_s
+        self._wanted = wanted
+        self._pace = pace
         self._clock = clock
         self._sleep = sleep
         self._rng = rng or random.Random()  # noqa: S311 - spreads probes over time, guards nothing
@@ -170,27 +197,35 @@ class LoadProber:
             await asyncio.wait(tasks)
 
     async def _probe(self, target: Target) -> None:
-        clock = self._clock or asyncio.get_running_loop().time
+        clock, pace = self._clock or asyncio.get_running_loop().time, self._pace
         answered = clock()
         failures = 0
         while True:
             asked = clock()
-            left = answered + self._silence_s - asked
-            patience = min(self._deadline_s, left) if left > 0 else self._deadline_s
+            left = answered + pace.silence_s - asked
+            patience = min(pace.deadline_s, left) if left > 0 else pace.deadline_s
             try:
-                stats = await self._fetch(target, patience)
+                stats = await self._fetch(target, patience, self._wanted(target.id))
             except ProbeFailed as failure:
-                failures += 1
                 now = clock()
-                silent = now - answered > self._silence_s - _CLOCK_SLACK_S
+                if failure.reason is FailureReason.NOT_ASKED or now - asked > patience + pace.held_s:
+                    answered, failures = now, 0
+                    self._on_failure(target.id, FailureReason.NOT_ASKED)
+                    await self._pause()
+                    continue
+                failures += 1
+                silent = now - answered > pace.silence_s - _CLOCK_SLACK_S
                 if self._counts(failure.reason, failures, silent=silent):
                     self._on_failure(target.id, failure.reason)
-                elif now - asked >= self._interval_s:
+                elif now - asked >= pace.interval_s:
                     continue  # the interval was spent waiting: ask again while there is time
             else:
                 answered, failures = clock(), 0
                 self._on_stats(target.id, stats)
-            await self._sleep(self._interval_s * self._rng.uniform(0.8, 1.2))
+            await self._pause()
+
+    async def _pause(self) -> None:
+        await self._sleep(self._pace.interval_s * self._rng.uniform(0.8, 1.2))
 
     def _counts(self, reason: FailureReason, failures: int, *, silent: bool) -> bool:
         """Whether a failed probe makes (or finds) the replica failed."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from tradewind.api.wire import DeploymentEntry
 from tradewind.gateway.app import Gateway
-from tradewind.gateway.prober import EngineStats, FailureReason, Fetch, LoadProber, Target
+from tradewind.gateway.prober import PACE, EngineStats, FailureReason, Fetch, LoadProber, Pace, Target
 from tradewind.routing.replica import AdapterReport, ReplicaAddress, ReplicaView
 from tradewind.telemetry.metrics import GatewayMetrics
 
@@ -21,11 +21,11 @@ _log = logging.getLogger(__name__)
 class Rotation:
     """Keeps a gateway's directory current. Belongs to the gateway's event loop."""
 
-    def __init__(self, gateway: Gateway, metrics: GatewayMetrics, fetch: Fetch) -> None:
+    def __init__(self, gateway: Gateway, metrics: GatewayMetrics, fetch: Fetch, *, pace: Pace = PACE) -> None:
         self._gateway = gateway
         self._directory = gateway.directory
         self._metrics = metrics
-        self._prober = LoadProber(fetch, self._answered, self._failed)
+        self._prober = LoadProber(fetch, self._answered, self._failed, wanted=self._wanted, pace=pace)
         self._views: dict[str, ReplicaView] = {}
 
     def update(self, found: Mapping[DeploymentEntry, Sequence[ReplicaAddress]]) -> None:
@@ -52,6 +52,7 @@ class Rotation:
             view,
             running=stats.running,
             waiting=stats.waiting,
+            room=stats.room,
             kv_cache_use=stats.kv_cache_use,
             healthy=stats.healthy,
             adapters={name: AdapterReport(at.state, at.message) for name, at in stats.adapters.items()},
@@ -65,11 +66,25 @@ class Rotation:
 
     def _failed(self, replica: str, reason: FailureReason) -> None:
         view = self._views.get(replica)
-        if view is None or not view.ready:
+        if view is None:
+            return
+        if reason is FailureReason.NOT_ASKED:
+            self._directory.unheard(view)
+            return
+        if not view.ready:
             return
         self._directory.mark_down(view)
         _log.warning("replica %s of %s: out (%s)", replica, view.deployment, reason.value)
         self._count(view.deployment)
+
+    def _wanted(self, replica: str) -> int:
+        """What this gateway has on the replica, and its part of what waits for any of the deployment's."""
+        view = self._views.get(replica)
+        if view is None:
+            return 0
+        waiting = self._gateway.admission.load(view.deployment).waiting
+        ready = sum(each.ready for each in self._directory.views(view.deployment))
+        return view.outstanding + -(-waiting // max(1, ready))
 
     def _count(self, deployment: str) -> None:
         views = self._directory.views(deployment)

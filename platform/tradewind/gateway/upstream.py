@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 
 from tradewind.gateway.connection import Connection
 from tradewind.gateway.http1 import (
@@ -16,6 +17,7 @@ from tradewind.gateway.http1 import (
     ConnectFailed,
     ConnectionLimits,
     HeadTimeout,
+    OutOfResources,
     ResponseFailed,
     StreamBroken,
     StreamTimeout,
@@ -23,11 +25,13 @@ from tradewind.gateway.http1 import (
     UpstreamResponse,
     request_head,
 )
+from tradewind.gateway.shortage import ShortageLog, is_short
 
 __all__ = [
     "BadResponse",
     "ConnectFailed",
     "HeadTimeout",
+    "OutOfResources",
     "ResponseFailed",
     "StreamBroken",
     "StreamTimeout",
@@ -59,6 +63,7 @@ class Upstream:
         self._max_idle = max_idle_per_replica
         self._sweep_interval_s = sweep_interval_s
         self._limits = limits or ConnectionLimits()
+        self._shortage = ShortageLog(time.monotonic)
         self._idle: dict[tuple[str, int], list[Connection]] = {}
         self._open: set[Connection] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -87,7 +92,8 @@ class Upstream:
         Until then nothing has been passed on, so the caller may try elsewhere. Deadlines are loop times,
         kept to `sweep_interval_s`; past `total_deadline` the response raises StreamTimeout. A pooled
         connection that the peer had already closed is replaced by a fresh one, once.
-        Raises ConnectFailed, ResponseFailed, HeadTimeout, BadResponse. Cancelling closes the connection.
+        Raises ConnectFailed, OutOfResources, ResponseFailed, HeadTimeout, BadResponse. Cancelling closes the
+        connection.
         """
         if self._closing:
             raise ConnectFailed("the client is closed")
@@ -135,6 +141,9 @@ class Upstream:
         except TimeoutError as error:
             raise ConnectFailed("connecting took too long") from error
         except OSError as error:
+            if is_short(error) and error.errno is not None:
+                self._shortage.note(error.errno)
+                raise OutOfResources(f"cannot connect: {error.strerror}") from error
             refused = isinstance(error, ConnectionRefusedError)
             raise ConnectFailed(f"cannot connect: {error.strerror or error}", refused=refused) from error
         self.connects += 1

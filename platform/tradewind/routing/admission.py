@@ -11,7 +11,8 @@ The room serves the cold start (no replica yet), the crash (none left) and the b
 the first waiter that can use it: the count goes up before the waiter's task even runs. So between two
 calls no waiter could use any free slot, and a newcomer that finds one takes it from nobody. A waiter
 whose `exclude` rules out the free replica, or whose adapter it has not loaded, is passed over, and keeps
-its place. Where every replica says that it cannot load the adapter, nobody waits for it.
+its place. A request that a replica turned away for being full comes back before those that never had a turn.
+Where every replica says that it cannot load the adapter, nobody waits for it.
 
 **No slot is lost.** A waiter that is cancelled, or whose deadline comes, while its slot is already on
 the way hands it on.
@@ -23,8 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from random import Random
 from typing import NamedTuple, Protocol
@@ -75,19 +75,45 @@ CallLater = Callable[[float, Callable[[], None]], Timer]
 
 
 class _Waiter:
-    __slots__ = ("adapter", "answer", "exclude")
+    __slots__ = ("adapter", "answer", "exclude", "returned")
 
     def __init__(
         self,
         answer: asyncio.Future[ReplicaView | AdmissionError],
         exclude: Collection[str],
         adapter: str | None,
+        *,
+        returned: bool,
     ) -> None:
         # Errors travel as results: a future whose exception nobody fetched (its task was cancelled
         # in the same moment) would be complained about when it is collected.
         self.answer = answer
         self.exclude = exclude
         self.adapter = adapter
+        self.returned = returned
+
+
+class _Line:
+    """Those who wait for a deployment: first who had a turn already, then the others, as they came."""
+
+    __slots__ = ("_fresh", "_returned")
+
+    def __init__(self) -> None:
+        self._returned: dict[_Waiter, None] = {}
+        self._fresh: dict[_Waiter, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._returned) + len(self._fresh)
+
+    def __iter__(self) -> Iterator[_Waiter]:
+        yield from self._returned
+        yield from self._fresh
+
+    def add(self, waiter: _Waiter) -> None:
+        (self._returned if waiter.returned else self._fresh)[waiter] = None
+
+    def remove(self, waiter: _Waiter) -> None:
+        (self._returned if waiter.returned else self._fresh).pop(waiter, None)
 
 
 class Admission:
@@ -111,7 +137,7 @@ class Admission:
         self._rng = rng or Random()  # noqa: S311 - spreads load, guards nothing
         self._clock = clock
         self._call_later = call_later
-        self._waiters: dict[str, OrderedDict[_Waiter, None]] = {}
+        self._waiters: dict[str, _Line] = {}
         self._in_flight: dict[str, int] = {}
         directory.subscribe(self._on_change)
 
@@ -145,10 +171,12 @@ class Admission:
         wait_s: float = 0.0,
         exclude: Collection[str] = (),
         adapter: str | None = None,
+        returned: bool = False,
     ) -> ReplicaView:
         """A replica with its `outstanding` count taken; every one must be given to `release` once.
 
-        Waits up to `wait_s` seconds; at zero not at all, which suits a route with a fallback.
+        Waits up to `wait_s` seconds; at zero not at all, which suits a route with a fallback. `returned`: it
+        had one that turned out to be full, and waits before the others, also where the room is full.
         Raises NoReplica, QueueFull or Timeout.
         """
         view = self.try_acquire(deployment, exclude, adapter)
@@ -160,7 +188,9 @@ class Admission:
             if self._directory.any_ready(deployment, exclude, adapter):
                 raise QueueFull(deployment, "every replica is busy")
             raise NoReplica(deployment, "no replica is ready")
-        return await self._wait(deployment, wait_s, exclude, adapter)
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(loop.create_future(), exclude, adapter, returned=returned)
+        return await self._wait(deployment, wait_s, waiter, self._call_later or loop.call_later)
 
     def release(self, view: ReplicaView) -> None:
         """The request is over, well or badly: count down and let the next one in.
@@ -190,17 +220,15 @@ class Admission:
             self.release(view)
 
     async def _wait(
-        self, deployment: str, wait_s: float, exclude: Collection[str], adapter: str | None
+        self, deployment: str, wait_s: float, waiter: _Waiter, call_later: CallLater
     ) -> ReplicaView:
-        queue = self._waiters.get(deployment)
-        if len(queue or ()) >= self._room:
+        line = self._waiters.get(deployment)
+        if not waiter.returned and len(line or ()) >= self._room:
             raise QueueFull(deployment, f"{self._room} requests wait already")
-        if queue is None:
-            queue = self._waiters[deployment] = OrderedDict()
-        loop = asyncio.get_running_loop()
-        waiter = _Waiter(loop.create_future(), exclude, adapter)
-        queue[waiter] = None
-        timer = (self._call_later or loop.call_later)(wait_s, lambda: self._expire(deployment, waiter))
+        if line is None:
+            line = self._waiters[deployment] = _Line()
+        line.add(waiter)
+        timer = call_later(wait_s, lambda: self._expire(deployment, waiter))
         try:
             answer = await waiter.answer
         except asyncio.CancelledError:
@@ -245,10 +273,10 @@ class Admission:
 
     def _leave(self, deployment: str, waiter: _Waiter) -> None:
         """Out of the queue, wherever in it; harmless for one that has left."""
-        queue = self._waiters.get(deployment)
-        if queue is not None:
-            queue.pop(waiter, None)
-            if not queue:
+        line = self._waiters.get(deployment)
+        if line is not None:
+            line.remove(waiter)
+            if not line:
                 del self._waiters[deployment]
 
     def _on_change(self, deployment: str) -> None:

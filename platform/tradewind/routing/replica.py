@@ -5,6 +5,11 @@ fewer than `capacity` of this gateway's requests on it, has said that it serves 
 it is for one) and is not excluded. Its score is an estimate
 of the work on it (`ReplicaView.score`); the least wins, chance settles ties.
 
+A replica's bound is one for all gateways together. How much of it is this gateway's, `capacity`, the replica
+says with each report; where it has not spoken, all of it is. Somebody else may have been faster: then it
+answers that it is full, which is no failure, and no more is sent until a request of ours has ended there or
+it has reported again.
+
 Everything here belongs to one event loop: there are no locks, and no call waits.
 """
 
@@ -52,6 +57,7 @@ class ReplicaView:
 
     __slots__ = (
         "adapters",
+        "bound",
         "capacity",
         "deployment",
         "down",
@@ -79,7 +85,10 @@ class ReplicaView:
         """Grows with every view a directory makes."""
         self.deployment = deployment.name
         self.prefix = deployment.prefix
-        self.capacity = deployment.max_ongoing_requests
+        self.bound = deployment.max_ongoing_requests
+        """Requests that it takes of all gateways together, as configured."""
+        self.capacity = self.bound
+        """Requests of this gateway that it may have now."""
         self.outstanding = 0
         """Requests that this gateway has on it."""
         self.healthy = True
@@ -216,7 +225,7 @@ class ReplicaDirectory:
     def update(self, deployment: DeploymentEntry, addresses: Iterable[ReplicaAddress]) -> None:
         """Take over what discovery found: the full set of the deployment's replicas.
 
-        Known replicas keep their counts, load and being down; prefix and capacity follow the entry.
+        Known replicas keep their counts, load and being down; prefix and bound follow the entry.
         One that is gone and comes back is a new view.
         """
         known = {(view.id, view.incarnation): view for view in self.views(deployment.name)}
@@ -227,7 +236,8 @@ class ReplicaDirectory:
                 self._generation += 1
                 view = ReplicaView(deployment, address, self._generation)
             view.prefix = deployment.prefix
-            view.capacity = deployment.max_ongoing_requests
+            if view.bound != deployment.max_ongoing_requests:
+                view.bound = view.capacity = deployment.max_ongoing_requests
             current[view.id] = view
         self._views[deployment.name] = tuple(current.values())
         self._changed(deployment.name)
@@ -250,20 +260,31 @@ class ReplicaDirectory:
         view.down = False
         self._changed(view.deployment)
 
+    def full(self, view: ReplicaView) -> None:
+        """It has refused a request for being full, which still counts as `outstanding`."""
+        view.capacity = min(view.capacity, max(0, view.outstanding - 1))
+
+    def unheard(self, view: ReplicaView) -> None:
+        """It could not be asked, for a reason that is not its own: what it said of our share is too old."""
+        view.capacity = view.bound
+
     def report(
         self,
         view: ReplicaView,
         *,
         running: int,
         waiting: int,
+        room: int | None = None,
         kv_cache_use: float = 0.0,
         healthy: bool = True,
         adapters: Mapping[str, AdapterReport] | None = None,
     ) -> None:
         """Take over the engine's own statistics, which are a successful probe as well.
 
-        Counts are sequences in the engine; `kv_cache_use` is 0..1.
+        Counts are sequences in the engine; `room` is what this gateway may have on it; `kv_cache_use` is
+        0..1.
         """
+        view.capacity = view.bound if room is None else min(view.bound, room)
         view.running = running
         view.waiting = waiting
         view.kv_cache_use = kv_cache_use

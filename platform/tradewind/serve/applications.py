@@ -68,6 +68,7 @@ class EngineReplica:
             token=home.internal_token(), tracer_provider=self._tracing.provider, lines=LineFormat(fields)
         )
         live = EngineLive.model_validate(first_user_config() or {})
+        engine.set_bound(live.max_ongoing_requests)
         try:
             await engine.start(self._settings, live.adapters)
         except EngineError as error:
@@ -77,14 +78,16 @@ class EngineReplica:
         return engine.asgi
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
-        """Take over another list of adapters. Returns at once: Serve routes nothing here until it does.
+        """Take over another bound and adapters. Returns at once: Serve routes nothing here until then.
 
-        What becomes of each of them, the engine's stats tell.
+        What becomes of each adapter, the engine's stats tell.
         """
         if self._engine is None:
             return
         try:
-            self._engine.set_adapters(EngineLive.model_validate(user_config).adapters)
+            live = EngineLive.model_validate(user_config)
+            self._engine.set_bound(live.max_ongoing_requests)
+            self._engine.set_adapters(live.adapters)
         except (EngineError, ValueError) as error:
             logger.error("the adapters of %s stay as they are: %s", self._settings.name, error)
 

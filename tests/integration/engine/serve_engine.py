@@ -54,6 +54,7 @@ class Replica:
         if scope["type"] == "http" and scope["path"] == "/test/live":
             message = await receive()
             live = EngineLive.model_validate_json(message["body"])
+            self._engine.set_bound(live.max_ongoing_requests)
             self._engine.set_adapters(live.adapters)
             await _answer(send, 200, "ok")
             return
@@ -90,6 +91,7 @@ async def main(settings: EngineSettings, live: EngineLive, port: int, spans: Pat
     provider.add_span_processor(SimpleSpanProcessor(FileExporter(spans)))
     engine = VLLMEngine(token=os.environ["TRADEWIND_INTERNAL_TOKEN"], tracer_provider=provider)
     try:
+        engine.set_bound(live.max_ongoing_requests)
         await engine.start(settings, live.adapters)
     except EngineStartError as error:
         print(error, file=sys.stderr, flush=True)

@@ -79,7 +79,9 @@ def test_serve_lets_the_gateway_decide_about_load() -> None:
     result = compiled(
         model(limits={"maxOngoingRequests": 100}), cluster(gateway={"maxOngoingRequests": 1000})
     )
-    assert deployment(result, "llama")["max_ongoing_requests"] == 116
+    # Not even a probe may wait inside Serve for an engine; how many it takes the engine knows itself.
+    assert deployment(result, "llama")["max_ongoing_requests"] > 65_536
+    assert deployment(result, "llama")["user_config"] == {"max_ongoing_requests": 100}
     assert deployment(result, "gateway")["max_ongoing_requests"] == 1125
     assert result.gateway.deployments[0].max_ongoing_requests == 100
     assert result.gateway.limits.concurrent_requests == 1000
@@ -195,11 +197,20 @@ def test_another_list_of_adapters_is_live_and_no_new_engine() -> None:
     assert before | {"user_config": after["user_config"]} == after
 
 
+def test_another_bound_is_live_and_no_new_engine() -> None:
+    few = app(compiled(model(limits={"maxOngoingRequests": 9})), "llama")
+    usual = app(compiled(model()), "llama")
+    assert few["args"] == usual["args"]
+    (before,), (after,) = few["deployments"], usual["deployments"]
+    assert after["user_config"] == {}, "there, though empty: else Serve would tell the engine nothing"
+    assert before | {"user_config": {}} == after
+
+
 def test_the_first_adapter_needs_an_engine_that_has_room_for_one() -> None:
     adapters = [{"name": "tone", "uri": "hf://a/tone"}]
     without, with_one = app(compiled(model()), "llama"), app(compiled(model(adapters=adapters)), "llama")
     assert without["args"] != with_one["args"]
-    assert "user_config" not in without["deployments"][0]
+    assert without["deployments"][0]["user_config"] == {}
     roomy = {"args": {"maxLoras": 2}}
     empty = app(compiled(model(engine=roomy)), "llama")
     full = app(compiled(model(engine=roomy, adapters=adapters)), "llama")

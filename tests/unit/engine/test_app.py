@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -225,6 +226,9 @@ async def test_stats_are_answered_here() -> None:
         "healthy": True,
         "adapters": TONE,
         "version": "0.32.0",
+        "in_flight": 0,
+        "bound": 256,
+        "room": None,
     }
     assert inner.scopes == []
 
@@ -254,6 +258,67 @@ async def _receive() -> Message:
 
 async def _send(message: Message) -> None:
     pass
+
+
+class Held(Inner):
+    """Answers when told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scopes.append(scope)
+        if scope["method"] == "POST":
+            await self.free.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+
+async def told(app: EngineGuard, wants: bytes = b"") -> tuple[int, int, int | None]:
+    headers = [(b"x-tradewind-token", TOKEN.encode()), (b"x-tradewind-wants", wants)]
+    _, body = await call(app, scope("GET", "/tradewind/stats", headers=headers))
+    stats = json.loads(body)
+    return stats["in_flight"], stats["bound"], stats["room"]
+
+
+async def test_above_its_bound_it_says_at_once_that_it_is_full_and_is_asked_how_it_is_all_the_same() -> None:
+    inner = Held()
+    app = guard(inner)
+    app.bound = 2
+    held = [asyncio.create_task(call(app, scope())) for _ in range(2)]
+    await asyncio.sleep(0)
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        raise AssertionError("a request that is turned away is not read")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(scope(), receive, send)
+    assert sent[0]["status"] == 503
+    assert dict(sent[0]["headers"])[b"x-tradewind-full"] == b"2"
+    assert json.loads(sent[1]["body"])["error"]["code"] == "no_capacity"
+    assert await told(app, b"one 9") == (2, 2, 2)
+    assert await told(app, b"two 9") == (2, 2, 1)
+    assert (await call(app, scope("GET", "/metrics")))[0] == 200
+    assert (await call(app, scope("GET", "/v1/models")))[0] == 200
+    assert len(inner.scopes) == 4
+    app.bound = 3
+    more = asyncio.create_task(call(app, scope()))
+    await asyncio.sleep(0)
+    assert (await call(app, scope()))[0] == 503
+    inner.free.set()
+    assert [await task for task in (*held, more)] == [(200, b"{}")] * 3
+    assert await told(app) == (0, 3, None)
+
+
+@pytest.mark.parametrize("headers", [[], [(b"x-tradewind-token", b"4" * 64)]])
+async def test_a_full_engine_tells_nobody_without_the_token(headers: list[tuple[bytes, bytes]]) -> None:
+    app = guard(Held())
+    app.bound = 0
+    assert (await call(app, scope(headers=headers)))[0] == 401
 
 
 async def test_the_token_stays_outside() -> None:

@@ -17,7 +17,7 @@ import pytest
 from tradewind.api.wire import EngineSettings, SourceSettings, Task
 from tradewind.engine.app import Receive, Scope, Send
 from tradewind.engine.errors import EngineError, EngineStartError, EngineUnhealthyError
-from tradewind.engine.liveness import Reaper, end_processes, process_problem
+from tradewind.engine.liveness import Reaper, end_processes
 from tradewind.engine.runtime import VLLMEngine
 from tradewind.engine.sources.report import progress_file
 from tradewind.engine.vllm_adapter import FORCED_ENVIRONMENT, apply_environment
@@ -81,30 +81,6 @@ def child() -> Iterator[psutil.Process]:
     process.wait()
     assert process.stdin is not None
     process.stdin.close()
-
-
-def test_a_process_that_runs_is_no_problem(child: psutil.Process) -> None:
-    assert process_problem([os.getpid(), child.pid]) is None
-
-
-def test_a_stopped_process_is_one(child: psutil.Process) -> None:
-    child.send_signal(signal.SIGSTOP)
-    while child.status() != psutil.STATUS_STOPPED:
-        pass
-    assert process_problem([child.pid]) == f"engine process {child.pid} is stopped"
-
-
-def test_a_dead_process_is_one(child: psutil.Process) -> None:
-    child.kill()
-    while child.status() != psutil.STATUS_ZOMBIE:
-        pass
-    assert process_problem([child.pid]) == f"engine process {child.pid} has ended"
-
-
-def test_a_process_that_is_gone_is_one() -> None:
-    process = subprocess.Popen(["true"])
-    process.wait()
-    assert process_problem([process.pid]) == f"engine process {process.pid} has ended"
 
 
 def test_processes_that_do_not_go_are_killed(child: psutil.Process) -> None:

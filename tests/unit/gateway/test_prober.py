@@ -14,6 +14,7 @@ from tradewind.gateway.prober import (
     FailureReason,
     Fetch,
     LoadProber,
+    Pace,
     ProbeFailed,
     Target,
     stats_fetch,
@@ -32,10 +33,12 @@ class World:
         self.now = 0.0
         self.answers: dict[str, Callable[[], FailureReason | None]] = {}
         self.log: list[tuple[float, str, str]] = []
+        self.told: list[int] = []
         self.ended = asyncio.Event()
         self.until = 10.0
 
-    async def fetch(self, target: Target, seconds: float) -> EngineStats:
+    async def fetch(self, target: Target, seconds: float, wanted: int) -> EngineStats:
+        self.told.append(wanted)
         failure = self.answers.get(target.id, lambda: None)()
         if failure is FailureReason.TIMEOUT:
             self.now += seconds
@@ -55,6 +58,7 @@ class World:
             self.fetch,
             lambda replica, _: self.log.append((self.now, replica, "ok")),
             lambda replica, reason: self.log.append((self.now, replica, reason.value)),
+            wanted=lambda replica: 7 if replica == A.id else 0,
             clock=lambda: self.now,
             sleep=self.sleep,
         )
@@ -65,7 +69,9 @@ class World:
 
 
 async def test_answers_come_at_the_interval_give_or_take_a_fifth() -> None:
-    log = await World().run(A)
+    world = World()
+    log = await world.run(A)
+    assert set(world.told) == {7}
     assert {entry[2] for entry in log} == {"ok"}
     gaps = [later[0] - earlier[0] for earlier, later in pairwise(log)]
     assert all(0.4 <= gap <= 0.6 for gap in gaps)
@@ -122,6 +128,36 @@ async def test_failures_that_take_no_time_are_not_asked_in_a_hot_loop() -> None:
     assert calls <= 26
 
 
+async def test_what_keeps_this_side_from_asking_is_no_silence_of_the_replica() -> None:
+    world = World()
+    world.answers[A.id] = lambda: FailureReason.NOT_ASKED if world.now > 3 else None
+    log = [entry[2] for entry in await world.run(A)]
+    assert set(log) == {"ok", "not_asked"}
+
+
+async def test_a_replica_that_is_silent_after_such_a_time_is_given_its_time_anew() -> None:
+    world = World()
+    kinds = [(3, None), (6, FailureReason.NOT_ASKED), (99, FailureReason.TIMEOUT)]
+    world.answers[A.id] = lambda: next(kind for until, kind in kinds if world.now < until)
+    log = await world.run(A)
+    last = max(entry[0] for entry in log if entry[2] == "not_asked")
+    first = next(entry for entry in log if entry[2] == "timeout")
+    assert 1.5 < first[0] - last <= 2.0
+
+
+async def test_a_process_that_was_stopped_itself_takes_nobody_out() -> None:
+    world = World()
+
+    def answer() -> FailureReason | None:
+        if 3 < world.now < 10:
+            world.now += 20  # and then its timers fire, late
+            return FailureReason.TIMEOUT
+        return None
+
+    world.answers[A.id], world.until = answer, 30.0
+    assert [entry[2] for entry in await world.run(A) if entry[2] != "ok"] == ["not_asked"]
+
+
 class Recorder:
     """Callbacks that keep what they got; `until` waits for a condition over it."""
 
@@ -166,7 +202,7 @@ def target(engine: FakeEngine) -> Target:
 
 async def test_stats_over_the_wire_on_one_kept_connection(engine: FakeEngine, fetch: Fetch) -> None:
     recorder = Recorder()
-    prober = LoadProber(fetch, recorder.on_stats, recorder.on_failure, interval_s=0.01)
+    prober = LoadProber(fetch, recorder.on_stats, recorder.on_failure, pace=Pace(interval_s=0.01))
     prober.watch([target(engine)])
     await recorder.until(lambda: len(recorder.stats) >= 5)
     await prober.stop()
@@ -177,6 +213,9 @@ async def test_stats_over_the_wire_on_one_kept_connection(engine: FakeEngine, fe
     )
     assert engine.connections == 1
     assert not recorder.failures
+    names = {seen.headers["x-tradewind-wants"] for seen in engine.seen}
+    (said,) = names
+    assert said.partition(" ")[2] == "0"
 
 
 @pytest.mark.parametrize(
@@ -197,21 +236,21 @@ async def test_each_failure_is_told_apart(
 ) -> None:
     engine.script = script
     with pytest.raises(ProbeFailed) as caught:
-        await fetch(target(engine), 0.1)
+        await fetch(target(engine), 0.1, 0)
     assert caught.value.reason is reason
 
 
 async def test_wrong_token_is_a_bad_answer(engine: FakeEngine, fetch: Fetch) -> None:
     engine.token = "another"
     with pytest.raises(ProbeFailed, match="bad_answer"):
-        await fetch(target(engine), 1.0)
+        await fetch(target(engine), 1.0, 0)
 
 
 async def test_a_replica_that_goes_is_told_and_one_that_hangs_delays_no_other(
     engine: FakeEngine, fetch: Fetch
 ) -> None:
     recorder = Recorder()
-    prober = LoadProber(fetch, recorder.on_stats, recorder.on_failure, interval_s=0.01)
+    prober = LoadProber(fetch, recorder.on_stats, recorder.on_failure, pace=Pace(interval_s=0.01))
     async with FakeEngine(Script(fault=Fault.NO_HEAD)) as stuck:
         prober.watch([target(engine), target(stuck)])
         await recorder.until(lambda: len(recorder.stats) >= 10)
@@ -229,7 +268,7 @@ async def test_a_replica_that_goes_is_told_and_one_that_hangs_delays_no_other(
 async def test_watch_ends_the_probes_of_replicas_that_left() -> None:
     asked: list[str] = []
 
-    async def fetch(target: Target, _: float) -> EngineStats:
+    async def fetch(target: Target, _: float, __: int) -> EngineStats:
         asked.append(target.id)
         return EngineStats("m")
 

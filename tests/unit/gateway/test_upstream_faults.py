@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 from collections.abc import AsyncIterator
 
@@ -16,6 +18,7 @@ from tradewind.gateway.upstream import (
     BadResponse,
     ConnectFailed,
     HeadTimeout,
+    OutOfResources,
     ResponseFailed,
     StreamBroken,
     Upstream,
@@ -64,6 +67,21 @@ async def test_listener_that_never_accepts_times_out_as_connect_failed(engine: F
             filler.close()
     engine.port = port
     assert not caught.value.refused
+
+
+async def test_without_a_file_descriptor_nothing_is_known_of_the_engine(
+    upstream: Upstream, engine: FakeEngine
+) -> None:
+    (_, hard), before = resource.getrlimit(resource.RLIMIT_NOFILE), resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = os.dup(0)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken, hard))  # every number below is in use
+    try:
+        with pytest.raises(OutOfResources):
+            await ask(upstream, engine)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        os.close(taken)
+    assert (await ask(upstream, engine)).status == 200
 
 
 async def test_reset_before_the_head_on_a_fresh_connection(upstream: Upstream, engine: FakeEngine) -> None:

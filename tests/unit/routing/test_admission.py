@@ -111,6 +111,33 @@ async def test_a_free_replica_is_taken_at_once_and_counted() -> None:
     assert setup.admission.loads() == {}
 
 
+async def test_who_was_turned_away_comes_before_those_who_never_had_a_turn_and_in_their_order() -> None:
+    setup = Setup(replicas=1, capacity=2, room=3)
+    (view,) = setup.directory.views("small")
+    for _ in range(2):
+        await setup.admission.acquire("small")
+    fresh = [setup.waiting() for _ in range(3)]
+    await settle()
+    back = []
+    for _ in range(2):
+        setup.directory.full(view)
+        setup.admission.release(view)
+        back.append(asyncio.create_task(setup.admission.acquire("small", wait_s=10, returned=True)))
+        await settle()
+    assert setup.admission.load("small") == DeploymentLoad(waiting=5, in_flight=0)
+    setup.directory.report(view, running=0, waiting=0, room=2)
+    await settle()
+    assert [task.done() for task in (*back, *fresh)] == [True, True, False, False, False]
+    setup.admission.release(view)
+    await settle()
+    assert [task.done() for task in fresh] == [True, False, False]
+    setup.time.pass_by(10)
+    for task in fresh[1:]:
+        with pytest.raises(Timeout):
+            await task
+    assert setup.admission.load("small").waiting == 0
+
+
 async def test_who_waits_for_an_adapter_gets_the_first_replica_that_has_it_and_holds_up_nobody() -> None:
     setup = Setup(replicas=2)
     first = setup.waiting(adapter="tone")

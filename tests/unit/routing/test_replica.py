@@ -136,6 +136,44 @@ def test_engine_load_beyond_our_own_requests_counts_while_the_report_is_fresh() 
     assert choose(directory.views("small"), now=clock.now, rng=Random(1)) is busy
 
 
+def test_a_replica_says_how_much_of_its_bound_is_ours() -> None:
+    directory = directory_of(1)
+    (view,) = directory.views("small")
+    view.outstanding = 1
+    directory.report(view, running=0, waiting=0, room=1)
+    assert choose([view], now=1000, rng=Random(1)) is None
+    directory.report(view, running=0, waiting=0, room=2)
+    assert choose([view], now=1000, rng=Random(1)) is view
+    directory.report(view, running=0, waiting=0, room=99)
+    assert view.capacity == 4, "never more than the configuration says"
+    directory.report(view, running=0, waiting=0, room=0)
+    directory.update(entry(), addresses(1))
+    assert view.capacity == 0, "discovery says nothing about that"
+    directory.update(entry(capacity=9), addresses(1))
+    assert view.capacity == 9
+    directory.report(view, running=0, waiting=0)
+    assert view.capacity == 9
+
+
+def test_one_that_was_full_gets_no_more_until_something_ends_or_it_reports() -> None:
+    directory = directory_of(1)
+    (view,) = directory.views("small")
+    view.outstanding = 3  # two of them are turned away
+    for left in (2, 1):
+        directory.full(view)
+        view.outstanding = left
+        assert choose([view], now=0, rng=Random(1)) is None
+    assert view.ready
+    view.outstanding = 0
+    assert choose([view], now=0, rng=Random(1)) is view
+    view.outstanding = 1
+    directory.full(view)
+    view.outstanding = 0
+    assert choose([view], now=0, rng=Random(1)) is None
+    directory.unheard(view)
+    assert choose([view], now=0, rng=Random(1)) is view
+
+
 def test_unknown_load_counts_as_our_own_outstanding_only() -> None:
     assert views([3])[0].score(now=0.0) == 3
 
