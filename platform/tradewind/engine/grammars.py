@@ -9,11 +9,12 @@ the caller's mistake is a 400 before the first byte, and what takes longer than 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from tradewind.api.refusals import GRAMMAR
@@ -61,7 +62,6 @@ class Grammars:
         self._key = key
         self._bound_s = bound_s
         self._wait_s = wait_s
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="grammar")
         self._free = asyncio.Semaphore(workers)
         self._passed: OrderedDict[bytes, None] = OrderedDict()
 
@@ -83,8 +83,7 @@ class Grammars:
                 await self._free.acquire()
         except TimeoutError:
             raise GrammarsBusy("too many grammars are being compiled") from None
-        attempt = asyncio.get_running_loop().run_in_executor(self._pool, self._attempt, constraint)
-        attempt.add_done_callback(self._done)
+        attempt = self._begin(constraint)
         done, _ = await asyncio.wait([attempt], timeout=self._bound_s)
         if not done:
             raise GrammarRefused(f"{GRAMMAR}it takes longer than {self._bound_s:g} s.")
@@ -95,10 +94,32 @@ class Grammars:
         while len(self._passed) > _KNOWN:
             self._passed.popitem(last=False)
 
-    def _done(self, attempt: asyncio.Future[None]) -> None:
-        self._free.release()
-        if not attempt.cancelled():
-            attempt.exception()  # it is asked for, or nobody waits any more
+    def _begin(self, constraint: Any) -> asyncio.Future[None]:
+        """Try it in a thread of its own, which gives its place back, and keeps no process alive."""
+        loop = asyncio.get_running_loop()
+        attempt: asyncio.Future[None] = loop.create_future()
+
+        def settle(error: Exception | None) -> None:
+            self._free.release()
+            if attempt.cancelled():
+                return
+            if error is None:
+                attempt.set_result(None)
+            else:
+                attempt.set_exception(error)
+                attempt.exception()  # it is asked for, or nobody waits any more
+
+        def run() -> None:
+            error: Exception | None = None
+            try:
+                self._attempt(constraint)
+            except Exception as raised:
+                error = raised
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(settle, error)
+
+        threading.Thread(target=run, name="grammar", daemon=True).start()
+        return attempt
 
 
 def reason(error: BaseException) -> str:

@@ -36,6 +36,7 @@ from tradewind.engine.stats import LoadMeter
 from tradewind.engine.tool_calls import complete_calls, object_parser
 from tradewind.engine.vllm_grammars import attempt_with
 from tradewind.engine.vllm_lora import VLLMLora
+from tradewind.telemetry.line_mark import MARK
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ DEFAULT_ENVIRONMENT = {
 _PROCESS_TITLE = "VLLM::"
 """What vLLM calls its processes, so that they are told from others."""
 
-_HIDDEN = ("OTEL_", "TRADEWIND_INTERNAL_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_HIDDEN = ("OTEL_", "TRADEWIND_INTERNAL_TOKEN", MARK, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """Kept from the engine's child processes: they need no secret, and with an OTLP endpoint in sight they
 would open exporters of their own."""
 
