@@ -168,7 +168,7 @@ def test_so_has_one_of_anthropics_messages(claude: Anthropic, choice: str) -> No
         "model": MODEL,
         "messages": HELLO,
         "max_tokens": 96,
-        "temperature": 0,
+        "extra_body": {"temperature": 0},
         "tools": [CLAUDES_TOOL],
         "tool_choice": {**CLAUDES[choice], "disable_parallel_tool_use": True},
     }
