@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import anthropic
 import openai
@@ -110,6 +111,101 @@ def test_a_named_tool_is_called_with_arguments_of_its_schema(client: OpenAI) -> 
     call = answer.choices[0].message.tool_calls[0].function
     assert call.name == "weather"
     assert set(json.loads(call.arguments)) == {"city"}
+
+
+CITY = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Oslo", "Rome"]}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+FORCED: dict[str, Any] = {
+    "required": "required",
+    "named": {"type": "function", "function": {"name": "weather"}},
+}
+CLAUDES: dict[str, Any] = {"any": {"type": "any"}, "tool": {"type": "tool", "name": "weather"}}
+TOOL = {"type": "function", "function": {"name": "weather", "parameters": CITY}}
+CLAUDES_TOOL = {"name": "weather", "input_schema": CITY}
+
+
+@pytest.mark.parametrize("choice", FORCED)
+def test_a_forced_tool_has_arguments_of_its_schema_without_strict(client: OpenAI, choice: str) -> None:
+    options = {
+        "model": MODEL,
+        "messages": HELLO,
+        "max_tokens": 96,
+        "temperature": 0,
+        "tools": [TOOL],
+        "tool_choice": FORCED[choice],
+        "parallel_tool_calls": False,
+    }
+    (call,) = client.chat.completions.create(**options).choices[0].message.tool_calls
+    assert call.function.name == "weather"
+    assert set(json.loads(call.function.arguments)) == {"city"}
+    parts = ""
+    for chunk in client.chat.completions.create(**options, stream=True):
+        for part in chunk.choices[0].delta.tool_calls or ():
+            parts += part.function.arguments or ""
+    assert set(json.loads(parts)) == {"city"}
+
+
+def test_so_has_one_of_a_response(client: OpenAI) -> None:
+    answer = client.responses.create(
+        model=MODEL,
+        input="What is the weather in Oslo?",
+        max_output_tokens=96,
+        temperature=0,
+        tools=[{"type": "function", "name": "weather", "parameters": CITY}],
+        tool_choice={"type": "function", "name": "weather"},
+        parallel_tool_calls=False,
+    )
+    (call,) = [item for item in answer.output if item.type == "function_call"]
+    assert set(json.loads(call.arguments)) == {"city"}
+
+
+@pytest.mark.parametrize("choice", CLAUDES)
+def test_so_has_one_of_anthropics_messages(claude: Anthropic, choice: str) -> None:
+    options = {
+        "model": MODEL,
+        "messages": HELLO,
+        "max_tokens": 96,
+        "extra_body": {"temperature": 0},
+        "tools": [CLAUDES_TOOL],
+        "tool_choice": {**CLAUDES[choice], "disable_parallel_tool_use": True},
+    }
+    whole = claude.messages.create(**options)
+    (block,) = [block for block in whole.content if block.type == "tool_use"]
+    assert set(block.input) == {"city"}
+    assert whole.stop_reason == "tool_use"
+    with claude.messages.stream(**options) as stream:
+        final = stream.get_final_message()
+    (block,) = [block for block in final.content if block.type == "tool_use"]
+    assert set(block.input) == {"city"}
+
+
+def test_tools_of_a_model_whose_deployment_reads_no_calls_are_refused_with_what_it_lacks(
+    client: OpenAI, claude: Anthropic
+) -> None:
+    options = {"model": "tiny-llama", "messages": HELLO, "max_tokens": 8}
+    for choice in ("auto", *FORCED.values()):
+        with pytest.raises(openai.BadRequestError, match="toolCallParser") as raised:
+            client.chat.completions.create(**options, tools=[TOOL], tool_choice=choice)
+        assert raised.value.code == "tools_not_enabled"
+    for choice in CLAUDES.values():
+        with pytest.raises(anthropic.BadRequestError, match="toolCallParser"):
+            claude.messages.create(**options, tools=[CLAUDES_TOOL], tool_choice=choice)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_schema_that_is_only_itself_is_a_bad_request_that_is_tried_once(
+    client: OpenAI, stream: bool
+) -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"$ref": "#"}}}
+    with pytest.raises(openai.BadRequestError, match="no answer") as raised:
+        client.chat.completions.create(
+            model=MODEL, messages=HELLO, max_tokens=8, response_format=schema, stream=stream
+        )
+    assert raised.value.code == "grammar_rejected"
 
 
 def test_completions_whole_and_streamed(client: OpenAI) -> None:

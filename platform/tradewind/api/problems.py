@@ -45,6 +45,16 @@ class Code(Enum):
     ENGINE_REJECTED = Problem(
         400, "invalid_request_error", "The engine refused the request; the message says why."
     )
+    GRAMMAR_REJECTED = Problem(
+        400,
+        "invalid_request_error",
+        "A regex, grammar or JSON schema that the engine cannot hold an answer to, or not within its time.",
+    )
+    TOOLS_NOT_ENABLED = Problem(
+        400,
+        "invalid_request_error",
+        "The model's deployment does not read tool calls; the message says what it lacks.",
+    )
     INVALID_API_KEY = Problem(401, "authentication_error", "No API key was sent, or nobody has that key.")
     MODEL_NOT_ALLOWED = Problem(403, "permission_error", "The key is good, but not for this model.")
     MODEL_NOT_FOUND = Problem(404, "not_found_error", "No route or deployment has that name.")

@@ -2,12 +2,16 @@
 
 vLLM raises "See root cause above" in the process that holds the engine and prints the cause in
 another. The file descriptors 1 and 2 are the only place where both meet.
+
+Libraries print what a request said: a grammar, a schema, a tool's name. So nothing that comes by those
+descriptors is taken for a line of ours, whatever it looks like: our loggers have another way out.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 import re
 import selectors
@@ -15,12 +19,40 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from typing import TextIO
 
+from tradewind.telemetry.line_mark import mark_of
 from tradewind.telemetry.lines import LineBuffer, LineFormat
+from tradewind.telemetry.logs import redirect_console
+from tradewind.telemetry.printable import printable
+from tradewind.telemetry.redaction import redact
 
 _RING_BYTES = 256 * 1024
 _PIPE_BYTES = 1024 * 1024
 _F_SETPIPE_SZ = 1031
+_SAY_S = 1.0
+"""Until it is looked again whether to say how many lines were left out."""
+
+
+class _WayOut(io.TextIOBase):
+    """A descriptor that two threads write whole lines to."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lock = threading.Lock()
+
+    def write(self, text: str) -> int:
+        self.put(text.encode(errors="backslashreplace"))
+        return len(text)
+
+    def put(self, line: bytes) -> None:
+        """Write all of it; nothing where nobody reads any more."""
+        with self._lock, contextlib.suppress(OSError):
+            while line:
+                line = line[os.write(self._fd, line) :]
+
+    def release(self) -> None:
+        os.close(self._fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +60,27 @@ class _Copied:
     """One of the two streams."""
 
     stream: str
-    target: int
-    """Descriptor of where it went."""
+    target: _WayOut
     buffer: LineBuffer
 
 
 class OutputTee:
     """Copies what this process and its children write to file descriptors 1 and 2 into a ring.
 
-    It also still goes where it went, line by line as `lines` makes it. Children keep the pipes for as long
+    It also still goes where it went, line by line as `lines` makes it, each with the mark of whoever reads
+    it there. The console handler of our own logs writes there directly. Children keep the pipes for as long
     as they live, so the copying thread does too: `stop` restores this process's descriptors and lets the
     thread end with the last child.
     """
 
     def __init__(self, lines: LineFormat) -> None:
         self._lines = lines
+        self._mark = mark_of(os.environ).encode()
         self._ring: deque[bytes] = deque()
         self._held = 0
         self._lock = threading.Lock()
         self._saved: dict[int, int] = {}
+        self._console: TextIO | None = None
         self._last_read = 0.0
 
     def start(self) -> None:
@@ -55,16 +89,23 @@ class OutputTee:
         selector = selectors.DefaultSelector()
         for fd in (1, 2):
             self._saved[fd] = os.dup(fd)
+            target = _WayOut(os.dup(fd))
+            if fd == 2:
+                self._console = redirect_console(target)  # type: ignore[arg-type]
             source, sink = os.pipe()
             with contextlib.suppress(OSError):  # a full pipe would stall a writer that holds the GIL
                 fcntl.fcntl(sink, _F_SETPIPE_SZ, _PIPE_BYTES)
             os.dup2(sink, fd)
             os.close(sink)
-            copied = _Copied("stdout" if fd == 1 else "stderr", os.dup(self._saved[fd]), LineBuffer())
+            copied = _Copied("stdout" if fd == 1 else "stderr", target, LineBuffer())
             selector.register(source, selectors.EVENT_READ, copied)
         threading.Thread(target=self._copy, args=(selector,), name="engine-output", daemon=True).start()
 
     def stop(self) -> None:
+        if self._console is not None:
+            # First: once the descriptors are back, the thread may close its own.
+            redirect_console(self._console)
+            self._console = None
         for fd, original in self._saved.items():
             os.dup2(original, fd)
             os.close(original)
@@ -87,22 +128,26 @@ class OutputTee:
     def _copy(self, selector: selectors.BaseSelector) -> None:
         with selector:
             while selector.get_map():
-                for key, _ in selector.select():
+                ready = selector.select(_SAY_S if self._lines.owes else None)
+                for key, _ in ready:
                     copied: _Copied = key.data
                     block = os.read(key.fd, 65536)
                     if block:
                         self._keep(block)
-                        self._pass_on(copied, copied.buffer.feed(block))
+                        self._pass_on(copied, self._lines.format(copied.buffer.feed(block), copied.stream))
                         continue
-                    self._pass_on(copied, [copied.buffer.rest()])
+                    rest = self._lines.format([copied.buffer.rest()], copied.stream)
+                    self._pass_on(copied, [*rest, *self._lines.overdue(last=True)])
                     selector.unregister(key.fd)
                     os.close(key.fd)
-                    os.close(copied.target)
+                    copied.target.release()
+                if not ready:
+                    *_, key = selector.get_map().values()
+                    self._pass_on(key.data, self._lines.overdue())
 
     def _pass_on(self, copied: _Copied, lines: list[bytes]) -> None:
-        for line in self._lines.format(lines, copied.stream):
-            with contextlib.suppress(OSError):
-                os.write(copied.target, line)
+        for line in lines:
+            copied.target.put(self._mark + line)
 
     def _keep(self, block: bytes) -> None:
         with self._lock:
@@ -150,11 +195,13 @@ def root_cause(text: str, *, engine_only: bool = False) -> str | None:
 
     Lines that only point elsewhere ("See root cause above") are passed over. `engine_only` looks at
     lines that vLLM's engine processes have marked as theirs: once requests are served, other lines could
-    quote one.
+    quote one. Those may too, for an exception says what it likes: what is quoted is one short line without
+    anything that a terminal would obey.
     """
+    lines = text.split("\n")
     if engine_only:
-        text = "\n".join(line for line in text.splitlines() if _ENGINE_LINE.match(line))
-    lines = [_PREFIX.sub("", _ANSI.sub("", line)).rstrip() for line in text.splitlines()]
+        lines = [line for line in lines if _ENGINE_LINE.match(line)]
+    lines = [_PREFIX.sub("", _ANSI.sub("", line)).rstrip() for line in lines]
     for at in range(len(lines) - 1, -1, -1):
         line = lines[at]
         if _POINTER.search(line):
@@ -175,14 +222,14 @@ def says_little(message: str) -> bool:
 
 
 def tidy(message: str, kind: str = "") -> str:
-    """One line of bounded length, without pydantic's frame and Python's noise."""
+    """One line of bounded length, without pydantic's frame, Python's noise and what looks like a secret."""
     lines = [_PYDANTIC.sub("", line).strip() for line in message.splitlines()]
     kept = [
         line.removeprefix("Value error, ").removeprefix("Assertion failed, ")
         for line in lines
         if line and not re.match(r"\d+ validation errors? for |For further information visit", line)
     ]
-    text = _ASIDE.sub("", " ".join(kept)).strip() or kind
+    text = printable(redact(_ASIDE.sub("", " ".join(kept)).strip() or kind))
     if kind not in _PLAIN and text != kind:
         text = f"{kind}: {text}"
     return text if len(text) <= _MESSAGE_CHARS else text[: _MESSAGE_CHARS - 1] + "…"

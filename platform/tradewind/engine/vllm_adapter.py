@@ -27,14 +27,18 @@ from opentelemetry import trace
 from opentelemetry.trace import TracerProvider
 
 from tradewind.api.wire import EngineSettings
-from tradewind.engine import cpu
+from tradewind.engine import cpu, screen
 from tradewind.engine.app import ASGIApp
 from tradewind.engine.arguments import Known, command_line
 from tradewind.engine.errors import EngineStartError
+from tradewind.engine.grammars import Grammars
 from tradewind.engine.liveness import Reaper, end_processes
 from tradewind.engine.stats import LoadMeter
+from tradewind.engine.tool_calls import complete_calls, object_parser
 from tradewind.engine.usage import CountedSequence, UsageLog
+from tradewind.engine.vllm_grammars import attempt_with
 from tradewind.engine.vllm_lora import VLLMLora
+from tradewind.telemetry.line_mark import MARK
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,7 +65,7 @@ DEFAULT_ENVIRONMENT = {
 _PROCESS_TITLE = "VLLM::"
 """What vLLM calls its processes, so that they are told from others."""
 
-_HIDDEN = ("OTEL_", "TRADEWIND_INTERNAL_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_HIDDEN = ("OTEL_", "TRADEWIND_INTERNAL_TOKEN", MARK, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """Kept from the engine's child processes: they need no secret, and with an OTLP endpoint in sight they
 would open exporters of their own."""
 
@@ -186,11 +190,18 @@ def _names() -> Any:
             propagate_flash_late_interaction,
             validate_parsed_serve_args,
         )
+        from vllm.exceptions import GenerationError
         from vllm.lora.request import LoRARequest
         from vllm.platforms import current_platform
+        from vllm.sampling_params import SamplingParams
+        from vllm.tool_parsers import ToolParserManager
         from vllm.utils.argparse_utils import FlexibleArgumentParser
+        from vllm.utils.mistral import is_mistral_tokenizer
         from vllm.v1.engine.async_llm import AsyncLLM
         from vllm.v1.metrics.loggers import StatLoggerBase
+        from vllm.v1.structured_output.backend_guidance import GuidanceBackend
+        from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend
+        from vllm.v1.structured_output.request import get_structured_output_key
     except ImportError as error:
         raise EngineStartError(
             f"vLLM cannot be imported ({error}). Install tradewind[engine] or tradewind[engine-cpu]."
@@ -200,13 +211,20 @@ def _names() -> Any:
         AsyncEngineArgs=AsyncEngineArgs,
         AsyncLLM=AsyncLLM,
         FlexibleArgumentParser=FlexibleArgumentParser,
+        GenerationError=GenerationError,
+        GuidanceBackend=GuidanceBackend,
         LoRARequest=LoRARequest,
+        SamplingParams=SamplingParams,
         StatLoggerBase=StatLoggerBase,
+        ToolParserManager=ToolParserManager,
+        XgrammarBackend=XgrammarBackend,
         build_app=build_app,
         init_app_state=init_app_state,
+        is_mistral_tokenizer=is_mistral_tokenizer,
         is_cpu=bool(current_platform.is_cpu()),
         make_arg_parser=make_arg_parser,
         propagate=propagate_flash_late_interaction,
+        structured_output_key=get_structured_output_key,
         validate=validate_parsed_serve_args,
     )
 
@@ -338,13 +356,40 @@ async def _application(names: Any, engine: Any, args: argparse.Namespace) -> tup
     tasks = await engine.get_supported_tasks()
     await engine.reset_mm_cache()
     app = names.build_app(args, tasks, engine.model_config)
+    if parser := _tool_parser(names, args):
+        names.ToolParserManager.register_module(args.tool_call_parser, module=object_parser(parser))
     await names.init_app_state(engine, app.state, args, tasks)
+    _screen(names, engine, app.state)
     app.state.server = SimpleNamespace()  # vLLM sets should_exit on it when the engine dies
     config = engine.vllm_config.lora_config
     if config is None:
         return app, None
     models = app.state.openai_serving_models
     return app, VLLMLora(engine, models, names.LoRARequest, int(config.max_lora_rank))
+
+
+def _tool_parser(names: Any, args: argparse.Namespace) -> Any:
+    """Class of the deployment's tool parser; None where it has none. vLLM raises for an unknown name."""
+    if not (args.enable_auto_tool_choice and args.tool_call_parser):
+        return None
+    with contextlib.suppress(KeyError):
+        return names.ToolParserManager.get_tool_parser(args.tool_call_parser)
+    return None
+
+
+def _screen(names: Any, engine: Any, state: Any) -> None:
+    """Have vLLM's endpoints refuse what the caller is to blame for before the engine hears of it."""
+    renderer = getattr(state, "online_renderer", None)
+    if renderer is None:  # a model that generates nothing
+        return
+    own_way = renderer.use_harmony or names.is_mistral_tokenizer(renderer.renderer.tokenizer)
+    parses_tools = own_way or (renderer.parser is not None and renderer.parser.tool_parser_cls is not None)
+    grammars = Grammars(attempt_with(names, engine), lambda params: str(names.structured_output_key(params)))
+    screen.install(renderer, grammars, parses_tools=parses_tools)
+    if (messages := getattr(state, "anthropic_serving_messages", None)) is not None:
+        messages.messages_full_converter = complete_calls(
+            messages.messages_full_converter, names.GenerationError
+        )
 
 
 def freeze_heap() -> None:

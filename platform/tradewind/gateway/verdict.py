@@ -12,8 +12,10 @@ from enum import Enum
 
 import msgspec
 
+from tradewind.api import refusals
 from tradewind.api.problems import Code
 from tradewind.gateway.problems import Refused
+from tradewind.telemetry.printable import printable
 
 MESSAGE_CHARS = 1_000
 ERROR_BYTES = 64 * 1024
@@ -21,6 +23,9 @@ ERROR_BYTES = 64 * 1024
 
 _CONTEXT = re.compile(r"maximum (?:context|model|sequence) length|max_model_len", re.IGNORECASE)
 _INTERNAL = re.compile(r"Traceback|File \"|0x[0-9a-fA-F]{6,}|https?://\d|\d+\.\d+\.\d+\.\d+:\d+")
+_PYDANTIC = re.compile(r"validation errors? for \w|input_value=|errors\.pydantic\.dev")
+"""Text of a library about what it was given, which is as likely the model's words as the caller's."""
+_CODES = ((refusals.GRAMMAR, Code.GRAMMAR_REJECTED), (refusals.TOOLS, Code.TOOLS_NOT_ENABLED))
 _NO_SUCH_MODEL = re.compile(r"model .{0,300}does not exist", re.IGNORECASE | re.DOTALL)
 
 
@@ -72,8 +77,14 @@ def judge(status: int, body: bytes, secrets: tuple[str, ...]) -> tuple[Refused, 
         return Refused(
             Code.UNPROCESSABLE, message or "The engine cannot carry this out.", param=param
         ), Retry.NO
-    code = Code.CONTEXT_LENGTH_EXCEEDED if _CONTEXT.search(message) else Code.ENGINE_REJECTED
-    return Refused(code, message or "The engine refused the request.", param=param), Retry.NO
+    return Refused(_code(message), message or "The engine refused the request.", param=param), Retry.NO
+
+
+def _code(message: str) -> Code:
+    for begin, code in _CODES:
+        if message.startswith(begin):
+            return code
+    return Code.CONTEXT_LENGTH_EXCEEDED if _CONTEXT.search(message) else Code.ENGINE_REJECTED
 
 
 def _read(body: bytes, secrets: tuple[str, ...]) -> tuple[str, str | None]:
@@ -84,6 +95,17 @@ def _read(body: bytes, secrets: tuple[str, ...]) -> tuple[str, str | None]:
         return "", None
     error = answer.error or _Error()
     message = error.message or answer.message or ""
-    if _INTERNAL.search(message) or any(secret and secret in message for secret in secrets):
-        return "", None
-    return message[:MESSAGE_CHARS], error.param[:100] if error.param else None
+    if (
+        _INTERNAL.search(message)
+        or _PYDANTIC.search(message)
+        or any(secret and secret in message for secret in secrets)
+    ):
+        return _only_why(message), None
+    return printable(message)[:MESSAGE_CHARS], error.param[:100] if error.param else None
+
+
+def _only_why(message: str) -> str:
+    """Of a message that may not be shown, the beginning that says whose mistake it was."""
+    return next(
+        (f"{begin}the reason cannot be shown." for begin, _ in _CODES if message.startswith(begin)), ""
+    )

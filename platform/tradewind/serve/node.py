@@ -26,6 +26,7 @@ from typing import IO, Final
 import psutil
 
 from tradewind.serve.agent_port import tell_agent_port
+from tradewind.telemetry.line_mark import MARK, new_mark
 from tradewind.telemetry.lines import LineBuffer, LineFormat
 from tradewind.telemetry.logs import LEVEL
 
@@ -47,6 +48,8 @@ _F_SETPIPE_SZ: Final = 1031
 _ENDS_S: Final = 20.0
 """From the signal to end to Ray's end. Ray that is starting hears no signal before its head has answered, and
 a head that is gone for good never does. Whatever had to be drained is, before the signal comes."""
+_SAY_S: Final = 1.0
+"""Until it is looked again whether to say how many lines were left out."""
 _DRAIN_S: Final = 3.0
 """For the last lines, after Ray has ended."""
 
@@ -129,13 +132,18 @@ class _Reader:
     def _run(self) -> None:
         with self._selector:
             while self._selector.get_map():
-                for key, _ in self._selector.select():
+                ready = self._selector.select(_SAY_S if self._lines.owes else None)
+                for line in self._lines.overdue():
+                    self._output.put(line)
+                for key, _ in ready:
                     name, buffer = key.data
                     block = os.read(key.fd, 65_536)
                     for line in self._lines.format(buffer.feed(block) if block else [buffer.rest()], name):
                         self._output.put(line)
                     if not block:
                         self._selector.unregister(key.fd)
+        for line in self._lines.overdue(last=True):
+            self._output.put(line)
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
@@ -152,11 +160,12 @@ def _debug(given: Mapping[str, str]) -> bool:
 
 def run(command: str, given: Mapping[str, str], write: Callable[[bytes], object]) -> int:
     """Run a shell's command to its end, its lines to `write`. Its exit status, as a shell tells it."""
-    lines = LineFormat({"pod": given.get("HOSTNAME", "")}, ray_info=_debug(given))
+    mark = new_mark()
+    lines = LineFormat({"pod": given.get("HOSTNAME", "")}, mark=mark, ray_info=_debug(given))
 
     def own(level: str, message: str) -> bytes:
         record = {"level": level, "logger": "tradewind.node", "message": message, "service": "node"}
-        return b"".join(lines.format([json.dumps(record).encode()], "stdout"))
+        return b"".join(lines.format([(mark + json.dumps(record)).encode()], "stdout"))
 
     output = Output(
         write, lambda count: own("warning", f"{count} lines were dropped: the output is not read in time")
@@ -164,7 +173,7 @@ def run(command: str, given: Mapping[str, str], write: Callable[[bytes], object]
     output.put(own("info", "Ray starts on this node"))
     process = subprocess.Popen(  # noqa: S603 - KubeRay's own command, which it would give to bash too
         ["/bin/bash", "-c", f"exec {command}"],
-        env=environment(given),
+        env={**environment(given), MARK: mark},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

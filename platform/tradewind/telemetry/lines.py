@@ -1,9 +1,11 @@
 """Lines that Ray, vLLM and other programs print, each made one JSON object as our own log lines are.
 
-What an object says that is one of ours stays. Of other lines the level is read where the program writes
-one, and guessed for the rest: what looks like an exception is an error. Their time is that at which they were
-read. Progress bars keep their last state only, and what Ray says below a warning is left out unless it is
-asked for.
+What an object says that is one of ours stays: it is one of ours only where it begins with the mark
+(`line_mark`), for a program may print what a request said, and that may look like anything. Of other lines
+the level is read where the program writes one, and guessed for the rest: what looks like an exception is an
+error. Their time is that at which they were read, what a terminal would obey is written out, and how many of
+them are written is bounded. Progress bars keep their last state only, and what Ray says below a warning is
+left out unless it is asked for.
 """
 
 from __future__ import annotations
@@ -15,12 +17,16 @@ from typing import Final
 
 import msgspec
 
+from tradewind.telemetry.line_budget import LineBudget
 from tradewind.telemetry.logs import timestamp
+from tradewind.telemetry.printable import printable
 from tradewind.telemetry.redaction import redact
 
 _MAX_TEXT: Final = 4_096
 _MAX_LINE: Final = 65_536
 """Of a line in bytes; what follows is dropped."""
+_MAX_ID: Final = 200
+"""Characters of what a line says of itself besides its message."""
 Record = dict[str, object]
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(dict[str, object]).decode
@@ -53,7 +59,12 @@ _LEVELS: Final = {
     "D": "debug", "I": "info", "W": "warning", "E": "error", "C": "critical", "F": "critical",
     "WARN": "warning", "FATAL": "critical", "SUCC": "info", "ERR": "error",
 }  # fmt: skip
+_KNOWN: Final = frozenset({"debug", "info", "warning", "error", "critical"})
 _QUIET: Final = frozenset({"debug", "info"})
+_NATIVE_IDS: Final = frozenset(
+    f"{kind}_id"
+    for kind in ("actor", "job", "node", "object", "task", "worker", "placement_group", "component")
+)
 
 _FORMATS: Final = (
     ("vllm", _VLLM),
@@ -68,16 +79,26 @@ class LineFormat:
 
     Args:
         fields: what is known of whoever prints: pod, model, replica. A line's own values come first.
+        mark: what a line of ours begins with; it is taken off. Empty: none is ours.
         ray_info: keep what Ray says below a warning.
         clock: seconds since the epoch.
+        budget: how much of others is written.
     """
 
     def __init__(
-        self, fields: Mapping[str, str], *, ray_info: bool = False, clock: Callable[[], float] = time.time
+        self,
+        fields: Mapping[str, str],
+        *,
+        mark: str = "",
+        ray_info: bool = False,
+        clock: Callable[[], float] = time.time,
+        budget: LineBudget | None = None,
     ) -> None:
         self._fields = {name: value for name, value in fields.items() if value}
+        self._mark = mark.encode()
         self._ray_info = ray_info
         self._clock = clock
+        self._budget = budget or LineBudget(time.monotonic)
 
     def format(self, lines: Iterable[bytes], stream: str) -> list[bytes]:
         """One JSON object with a line's end for each line, or for several that are one record; never raises.
@@ -88,9 +109,41 @@ class LineFormat:
             stream: `stdout` or `stderr`.
         """
         records = _Records(stream)
+        others = False
         for line in lines:
-            records.take(line)
-        return [self._written(record) for record in records.whole() if self._wanted(record)]
+            if (own := self._own(line)) is not None:
+                records.add(own)
+                continue
+            others = True
+            if line and self._budget.admit(len(line)):
+                records.take(line)
+        written = [self._written(record) for record in records.whole() if self._wanted(record)]
+        if others:
+            self._budget.spend(sum(map(len, written)))
+            written += self.overdue()
+        return written
+
+    @property
+    def owes(self) -> bool:
+        """Whether lines were dropped and nothing has been said of them yet."""
+        return self._budget.dropped_lines > 0
+
+    def overdue(self, *, last: bool = False) -> list[bytes]:
+        """The line that says how many others were dropped: once a second, or at the `last`; else none."""
+        if not (self.owes if last else self._budget.due()):
+            return []
+        lines, size = self._budget.account()
+        message = f"{lines} lines ({size} bytes) that were printed are left out: too many in too short a time"
+        return [self._written({"level": "warning", "logger": "tradewind.lines", "message": message})]
+
+    def _own(self, line: bytes) -> Record | None:
+        """The record of a line that has the mark, and is one as our loggers write them."""
+        if not self._mark or not line.startswith(self._mark):
+            return None
+        found = _decoded(line[len(self._mark) :])
+        if found is None or not isinstance(found.get("level"), str) or "logger" not in found:
+            return None
+        return found
 
     def _wanted(self, record: Mapping[str, object]) -> bool:
         return self._ray_info or record["logger"] != "ray" or record["level"] not in _QUIET
@@ -116,24 +169,29 @@ class _Records:
     def whole(self) -> list[Record]:
         return [record for record in self._found if record["message"]]
 
+    def add(self, record: Record) -> None:
+        """A record that came as one."""
+        self._found.append(record)
+        self._open = self._in_traceback = False
+
     def take(self, line: bytes) -> None:
-        if line.startswith(b"{") and (record := _object(line)) is not None:
-            self._found.append(record)
-            self._open = self._in_traceback = False
+        """A line of another program."""
+        if line.startswith(b"{") and (native := _native(line)) is not None:
+            self.add(native)
             return
         text = _ANSI.sub("", line.decode(errors="replace")).rstrip().rpartition("\r")[2]
         if not text or _MARK.match(text):
             return
         record = _recognised(text)
-        said = text if record is None else str(record["message"])
+        said = _message(text) if record is None else str(record["message"])
         indented, begins = said[:1] in (" ", "\t", ""), _TRACEBACK.match(said) is not None
         rest = self._in_traceback or indented or begins
         if self._open and rest and self._goes_on(record, begins=begins):
             last = self._found[-1]
-            last["message"] = f"{last['message']}\n{redact(said)}"[:_MAX_TEXT]
+            last["message"] = f"{last['message']}\n{said}"[:_MAX_TEXT]
             self._in_traceback = begins or (self._in_traceback and indented)
             return
-        self._found.append(record or _plain(text, self._stream))
+        self._found.append(record or _plain(text, said, self._stream))
         self._open, self._in_traceback = True, begins
 
     def _goes_on(self, record: Record | None, *, begins: bool) -> bool:
@@ -146,28 +204,33 @@ class _Records:
         return self._in_traceback or not begins or last["logger"] != self._stream
 
 
-def _object(line: bytes) -> Record | None:
-    """The record of a line that we or Ray's native code wrote as JSON; None for any other."""
+def _decoded(line: bytes) -> Record | None:
+    """The object of a line that is JSON and has a message; None for any other."""
     try:
         found = _decode(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found.get("message"), str):
+    return found if isinstance(found.get("message"), str) else None
+
+
+def _native(line: bytes) -> Record | None:
+    """The record of a line of Ray's native code, with RAY_BACKEND_LOG_JSON.
+
+    Anybody can print what looks like one, so it may say of itself what it could in plain text too, no more.
+    """
+    found = _decoded(line)
+    if found is None or "levelname" not in found:
         return None
-    if "levelname" in found:
-        return _native(found)
-    return found if isinstance(found.get("level"), str) and "logger" in found else None
-
-
-def _native(found: Mapping[str, object]) -> Record:
-    """Of Ray's native code, with RAY_BACKEND_LOG_JSON."""
-    name = str(found["levelname"])
-    ids = {key: value for key, value in found.items() if key.endswith("_id") or key == "component"}
+    ids = {
+        key: _short(value)
+        for key, value in found.items()
+        if (key in _NATIVE_IDS or key == "component") and isinstance(value, str)
+    }
     return {
-        "level": _LEVELS.get(name, name.lower()),
+        "level": _level(str(found["levelname"])),
         "logger": "ray",
-        "message": redact(str(found["message"]))[:_MAX_TEXT],
-        "place": f"{found.get('filename')}:{found.get('lineno')}",
+        "message": _message(str(found["message"])),
+        "place": _short(f"{found.get('filename')}:{found.get('lineno')}"),
         **ids,
     }
 
@@ -177,15 +240,28 @@ def _recognised(text: str) -> Record | None:
     for logger, pattern in _FORMATS:
         if (match := pattern.match(text)) is not None:
             parts = {name: value for name, value in match.groupdict().items() if value is not None}
-            level, message = parts.pop("level"), parts.pop("message")
-            level = _LEVELS.get(level, level.lower())
-            return {"level": level, "logger": logger, "message": redact(message)[:_MAX_TEXT], **parts}
+            level, message = _level(parts.pop("level")), _message(parts.pop("message"))
+            about = {name: _short(value) for name, value in parts.items()}
+            return {"level": level, "logger": logger, "message": message, **about}
     return None
 
 
-def _plain(text: str, stream: str) -> Record:
+def _plain(text: str, message: str, stream: str) -> Record:
     level = "error" if _FAULT.match(text) else "info"
-    return {"level": level, "logger": stream, "message": redact(text)[:_MAX_TEXT]}
+    return {"level": level, "logger": stream, "message": message}
+
+
+def _level(written: str) -> str:
+    level = _LEVELS.get(written, written.lower())
+    return level if level in _KNOWN else "info"
+
+
+def _message(text: str) -> str:
+    return printable(redact(text)[:_MAX_TEXT])
+
+
+def _short(text: str) -> str:
+    return printable(text[:_MAX_ID])
 
 
 class LineBuffer:

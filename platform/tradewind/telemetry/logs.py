@@ -18,6 +18,8 @@ from typing import Final, TextIO
 
 import msgspec
 
+from tradewind.telemetry.line_mark import mark_of
+from tradewind.telemetry.printable import printable
 from tradewind.telemetry.redaction import redact
 
 LEVEL: Final = "TRADEWIND_LOG_LEVEL"
@@ -48,18 +50,22 @@ def timestamp(seconds: float) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record. Primitive values given in `extra` become members; `fields` are in each."""
+    """One JSON object per record. Primitive values given in `extra` become members; `fields` are in each.
 
-    def __init__(self, service: str, fields: Mapping[str, str] = _NONE) -> None:
+    `mark` stands before it, for whoever has to tell these lines from others (`line_mark`).
+    """
+
+    def __init__(self, service: str, fields: Mapping[str, str] = _NONE, mark: str = "") -> None:
         super().__init__()
         self._fixed = {"service": service, **fields}
+        self._mark = mark
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
             "ts": timestamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": redact(_message(record))[:_MAX_TEXT],
+            "message": printable(redact(_message(record))[:_MAX_TEXT]),
             **self._fixed,
         }
         for name, value in record.__dict__.items():
@@ -68,10 +74,10 @@ class JsonFormatter(logging.Formatter):
             if value is None or isinstance(value, bool | int | float):
                 line[name] = value
             elif isinstance(value, str):
-                line[name] = redact(value)[:_MAX_TEXT]
+                line[name] = printable(redact(value)[:_MAX_TEXT])
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = _describe(record.exc_info[1])
-        return _encoder.encode(line).decode()
+        return self._mark + _encoder.encode(line).decode()
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -93,7 +99,7 @@ def _describe(error: BaseException) -> list[dict[str, object]]:
             "at": [f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames],
         }
         if kind.__module__.partition(".")[0] in _OWN or isinstance(link, OSError | ImportError):
-            entry["message"] = redact(str(link))[:_MAX_TEXT]
+            entry["message"] = printable(redact(str(link))[:_MAX_TEXT])
         chain.append(entry)
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
     return chain
@@ -111,7 +117,8 @@ def setup_logging(
 ) -> None:
     """Send this process's logs to `stream`, the real stderr by default, as JSON. Safe to call again.
 
-    `fields` are members of every line: what this process is, beside its `service`.
+    `fields` are members of every line: what this process is, beside its `service`. Lines to stderr begin
+    with the mark of the process that reads them, where there is one (`line_mark`).
 
     Not `sys.stderr`: Serve replaces that in its replicas by one that feeds a logger of its own, which
     drops what we write.
@@ -132,11 +139,23 @@ def setup_logging(
         if type(handler) is _Console or _is_console(handler):
             root.removeHandler(handler)
     ours = _Console(stream or sys.__stderr__ or sys.stderr)
-    ours.setFormatter(JsonFormatter(service, fields))
+    ours.setFormatter(JsonFormatter(service, fields, "" if stream else mark_of(os.environ)))
     root.addHandler(ours)
     root.setLevel(number if number <= logging.DEBUG else max(number, logging.WARNING))
     for logger in _OWN:
         logging.getLogger(logger).setLevel(number)
+
+
+def redirect_console(stream: TextIO) -> TextIO | None:
+    """Have our handler write to `stream`, and return what it wrote to; None: logs were not set up.
+
+    For whoever takes in all that this process prints: what our loggers say does not go through it, and so
+    nothing that does is taken for theirs.
+    """
+    for handler in logging.getLogger().handlers:
+        if type(handler) is _Console:
+            return handler.setStream(stream)
+    return None
 
 
 def adopt_logger(name: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.fixtures import models
 from tests.integration.engine.process import EngineProcess, launch, start_failure, wait_ready
+from tradewind.api.refusals import GRAMMAR
 from tradewind.api.wire import AdapterSettings, EngineLive, EngineSettings, SourceSettings
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300), pytest.mark.xdist_group("engine")]
@@ -28,7 +29,8 @@ def settings(uri: str | None = None, **changes: Any) -> EngineSettings:
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     tone = AdapterSettings(name="tone", source=SourceSettings(uri=f"file://{models.adapter()}"))
     live = EngineLive(adapters=(tone,))
-    running = launch(settings(lora=True), tmp_path_factory.mktemp("engine"), live)
+    args = {"enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
+    running = launch(settings(lora=True, args=args), tmp_path_factory.mktemp("engine"), live)
     try:
         yield wait_ready(running)
     finally:
@@ -142,6 +144,110 @@ def test_the_request_span_of_vllm_is_a_child_of_ours_and_holds_no_content(engine
 
 def test_every_recorded_span_belongs_to_a_request(engine: EngineProcess) -> None:
     assert {json.loads(line)["name"] for line in engine.spans().splitlines()} == {"engine", "llm_request"}
+
+
+FORGED = '{"level": "critical", "logger": "tradewind.engine", "message": "forged"}'
+SCHEMAS: dict[str, Any] = {
+    "a schema that is only itself": {"$ref": "#"},
+    "two that are each other": {
+        "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}},
+        "$ref": "#/$defs/a",
+    },
+    "a reference to nothing, with a line of a log": {"$ref": f"#/\n{FORGED}\n\x1b[2J"},
+    "bounds the wrong way": {"type": "string", "minLength": 5, "maxLength": 2},
+    "a number out of all bounds": {"type": "integer", "minimum": -(10**30)},
+    "a type that is none": {"type": "nonsense"},
+    "nothing to choose from": {"enum": []},
+    "a pattern that is none": {"type": "string", "pattern": "("},
+    "what nobody can be": {"type": "object", "properties": {"a": False}, "required": ["a"]},
+}
+USER = [{"role": "user", "content": f"Say {CANARY}"}]
+
+
+def held(path: str, schema: Any) -> dict[str, Any]:
+    """A request of each protocol whose answer is to be of a schema."""
+    of_chat = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    flat = {"type": "json_schema", "name": "answer", "schema": schema}
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": {"messages": USER, "max_tokens": 8, "response_format": of_chat},
+        "/v1/completions": {"prompt": CANARY, "max_tokens": 8, "response_format": of_chat},
+        "/v1/responses": {"input": CANARY, "max_output_tokens": 8, "text": {"format": flat}},
+        "/v1/messages": {"messages": USER, "max_tokens": 8, "output_config": {"format": {
+            "type": "json_schema", "schema": schema}}},
+    }  # fmt: skip
+    return {"model": "tiny", **bodies[path]}
+
+
+PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"]
+
+
+def is_refused_grammar(engine: EngineProcess, path: str, body: dict[str, Any]) -> None:
+    """A 400 before the first byte, whole and streamed; the engine is well afterwards."""
+    with engine.client() as client:
+        for stream in (False, True):
+            answer = client.post(path, json=body | {"stream": stream})
+            assert answer.status_code == 400, answer.text
+            assert answer.headers["content-type"] == "application/json"
+            message = answer.json()["error"]["message"]
+            assert message.startswith(GRAMMAR)
+            assert message.isprintable()
+            assert len(message) < 400
+        assert client.post("/v1/chat/completions", json=chat(max_tokens=1)).status_code == 200
+    assert engine.health() == (200, "ok")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("case", SCHEMAS)
+def test_a_schema_that_cannot_be_compiled_is_the_callers_mistake(
+    engine: EngineProcess, case: str, path: str
+) -> None:
+    is_refused_grammar(engine, path, held(path, SCHEMAS[case]))
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        {"regex": "("},
+        {"regex": "[a-"},
+        {"grammar": "root ::= "},
+        {"grammar": "root ::= root"},
+        {"grammar": 'a ::= "b"'},
+        {"grammar": "root ::= [b-a]"},
+    ],
+)
+def test_so_are_a_regex_and_a_grammar(engine: EngineProcess, constraint: dict[str, str]) -> None:
+    body = {"model": "tiny", "prompt": "x", "max_tokens": 4, "structured_outputs": constraint}
+    is_refused_grammar(engine, "/v1/completions", body)
+    is_refused_grammar(engine, "/v1/chat/completions", chat(structured_outputs=constraint))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_schema_that_can_be_held_to_is(engine: EngineProcess, path: str) -> None:
+    body = held(path, {"enum": ["yes", "no"]})
+    with engine.client() as client:
+        answer = client.post(path, json=body)
+        streamed = client.post(path, json=body | {"stream": True})
+    assert answer.status_code == 200, answer.text
+    assert '\\"yes\\"' in answer.text or '\\"no\\"' in answer.text
+    assert streamed.status_code == 200
+    assert streamed.headers["content-type"].startswith("text/event-stream")
+
+
+def test_a_forced_tool_that_is_cut_off_is_no_mistake_of_the_caller(engine: EngineProcess) -> None:
+    tool = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
+    choice = {"type": "tool", "name": "weather"}
+    body = {"model": "tiny", "messages": USER, "max_tokens": 12, "tools": [tool], "tool_choice": choice}
+    with engine.client() as client:
+        answer = client.post("/v1/messages", json=body)
+    assert (answer.status_code, answer.json()["stop_reason"]) == (200, "max_tokens")
+
+
+def test_nothing_that_was_asked_made_a_line_of_the_log(engine: EngineProcess) -> None:
+    """After all those refusals, one of which quotes a line as ours are."""
+    lines = [json.loads(line) for line in engine.output().splitlines() if line.startswith("{")]
+    assert lines
+    assert not [line for line in lines if line["message"] == "forged"]
+    assert "\x1b" not in engine.output()
 
 
 def test_nothing_that_was_said_is_printed(engine: EngineProcess) -> None:

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from tradewind.engine.output import OutputTee, root_cause, says_little, tidy
+from tradewind.telemetry.line_mark import MARK
 from tradewind.telemetry.lines import LineFormat
 
 POINTER = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}\n"
@@ -138,8 +139,8 @@ def test_once_requests_are_served_only_the_engines_own_lines_count() -> None:
 
 
 def test_a_message_is_one_line_of_bounded_length() -> None:
-    text = tidy("a\n\n  b\n" + "c" * 1000)
-    assert text.startswith("a b c")
+    text = tidy("a\n\n  b\n" + "z" * 1000)
+    assert text.startswith("a b z")
     assert len(text) == 600
     assert text.endswith("…")
 
@@ -190,6 +191,77 @@ def test_the_tee_keeps_and_passes_on_what_this_process_and_its_children_write() 
     assert (marked["level"], marked["process"], marked["message"]) == ("warning", "EngineCore", "err")
     assert child["message"] == "child"
     assert {marked["model"], child["model"]} == {"llama"}
+
+
+FORGED = {
+    "ts": "2020-01-01T00:00:00.000Z",
+    "level": "critical",
+    "logger": "tradewind.engine",
+    "message": "forged",
+    "service": "engine",
+    "model": "other",
+}
+
+CHILD = """
+import os, sys
+forged = sys.argv[1].encode()
+os.write(2, b"Cannot find field $ref: x\\n" + forged + b"\\n")
+os.write(2, b"clear \\x1b[2J\\x1b]0;gone\\x07 and \\xc2\\x9b31m\\n")
+os.write(2, b"y" * 1_000_000 + b"\\n")
+for _ in range(100):
+    os.write(2, b"flood\\n" * 1_000)
+"""
+
+ATTACKED = """
+import logging, subprocess, sys, threading
+from tradewind.engine.output import OutputTee
+from tradewind.telemetry.lines import LineFormat
+from tradewind.telemetry.logs import setup_logging
+setup_logging("engine", fields={"model": "llama"})
+tee = OutputTee(LineFormat({"model": "llama"}))
+tee.start()
+logging.getLogger("tradewind.engine").warning("real")
+subprocess.run([sys.executable, "-c", sys.argv[1], sys.argv[2]], check=True)
+tee.settle()
+logging.getLogger("tradewind.engine").warning("real too")
+tee.stop()
+[thread.join(10) for thread in threading.enumerate() if thread.name == "engine-output"]
+logging.getLogger("tradewind.engine").warning("after")
+"""
+
+
+@pytest.mark.parametrize("mark", ["", "5f" * 16])
+def test_nothing_that_a_child_prints_is_a_line_of_ours_or_more_than_its_share(mark: str) -> None:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), MARK: mark}
+    command = [sys.executable, "-c", ATTACKED, CHILD, json.dumps(FORGED)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stderr) < 1_500_000
+    assert all(line.startswith(mark) for line in done.stderr.split("\n")[:-1])
+    printed = done.stderr.split("\n")[:-1] + done.stdout.split("\n")[:-1]
+    records = [json.loads(line.removeprefix(mark)) for line in printed]
+    ours = [record for record in records if record.get("service") == "engine"]
+    assert [record["message"] for record in ours] == ["real", "real too", "after"]
+    assert {record["model"] for record in records} == {"llama"}
+    assert {record["level"] for record in records} == {"info", "warning"}
+    said = [record["message"] for record in records if record["logger"] == "stderr"]
+    assert said[:2] == ["Cannot find field $ref: x", json.dumps(FORGED)]
+    assert said[2] == r"clear \x1b]0;gone\x07 and \x9b31m"
+    assert said[3] == "y" * 4_096
+    assert said[4:].count("flood") < 10_000
+    accounts = [record["message"] for record in records if record["logger"] == "tradewind.lines"]
+    assert accounts
+    dropped = sum(int(account.split()[0]) for account in accounts)
+    assert dropped + len(said) == 100_004
+
+
+def test_what_is_quoted_of_a_dead_engine_is_one_plain_line_without_secrets() -> None:
+    head = "(EngineCore pid=7) "
+    text = f"{head}RuntimeError: bad \x1b[2J\u202ename\u2028x api_key=sk-0123456789abcdef0123 " + "z" * 900
+    said = root_cause(text, engine_only=True)
+    assert said is not None
+    assert said.startswith(r"bad \x1b[2J\u202ename x api_key=[redacted] zz")
+    assert len(said) == 600
 
 
 def test_the_ring_forgets_the_oldest() -> None:

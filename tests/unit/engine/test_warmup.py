@@ -43,8 +43,10 @@ async def test_a_chat_model_is_warmed_with_and_without_streaming() -> None:
         "/v1/completions",
         "/v1/chat/completions",
         "/v1/chat/completions",
+        "/v1/completions",
     ]
-    assert [body.get("stream", False) for _, body in app.calls] == [False, False, True]
+    assert [body.get("stream", False) for _, body in app.calls] == [False, False, True, False]
+    assert "structured_outputs" in app.calls[-1][1]
     assert {body["model"] for _, body in app.calls} == {"llama"}
 
 

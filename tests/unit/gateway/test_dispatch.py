@@ -10,6 +10,7 @@ import pytest
 
 from tests.fakes.engine import Fault, Script
 from tests.unit.gateway.asgi import Stage, config, deployment, route, stage, user
+from tradewind.api import refusals
 from tradewind.api.wire import GatewayConfig, RetryEntry, VariantEntry
 from tradewind.gateway.upstream import ConnectFailed
 from tradewind.routing.replica import ReplicaAddress
@@ -215,6 +216,21 @@ async def test_a_bad_request_is_not_tried_elsewhere() -> None:
         assert s.seen() == 1
 
 
+@pytest.mark.parametrize("begin", [refusals.GRAMMAR, refusals.TOOLS])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_no_engine_can_do_is_asked_of_one(begin: str, stream: bool) -> None:
+    settings = config(deployments=[deployment(), deployment("spare")], routes=[route(fallback=("spare",))])
+    async with stage(settings, replicas={"llama": 2, "spare": 1}) as s:
+        s.engine.script = raw(400, {"error": {"message": f"{begin}because"}})
+        for engines in s.engines.values():
+            for engine in engines:
+                engine.script = s.engine.script
+        reply = await s.client.chat(stream=stream)
+        assert reply.status == 400
+        assert reply.json["error"]["message"] == f"{begin}because"
+        assert s.records.last.attempts == 1
+
+
 async def test_a_stream_with_no_first_token_in_time_times_out() -> None:
     async with stage(config(routes=[route(first_token_timeout_s=0.05)])) as s:
         s.engine.script = Script(fault=Fault.NO_HEAD)
@@ -271,6 +287,29 @@ VERDICTS: dict[str, tuple[int, object, int, str]] = {
     ),
     "an address": (400, {"error": {"message": "secret-text 10.0.0.7:30001 refused"}}, 400, "engine_rejected"),
     "the token": (400, {"error": {"message": "secret-text " + "e" * 64}}, 400, "engine_rejected"),
+    "a grammar": (
+        400,
+        {"error": {"message": refusals.GRAMMAR + "unbalanced\u202e (secret\x1b[2J", "param": None}},
+        400,
+        "grammar_rejected",
+    ),
+    "a grammar whose reason is of the inside": (
+        400,
+        {"type": "error", "error": {"message": refusals.GRAMMAR + 'secret-text File "/x.py"'}},
+        400,
+        "grammar_rejected",
+    ),
+    "no tools": (400, {"error": {"message": refusals.TOOLS + "no parser"}}, 400, "tools_not_enabled"),
+    "a library about the model's words": (
+        400,
+        {
+            "error": {
+                "message": "1 validation error for AnthropicContentBlock\ninput [input_value='secret-text']"
+            }
+        },
+        400,
+        "engine_rejected",
+    ),
     "a long message": (400, {"error": {"message": "long " * 1_000}}, 400, "engine_rejected"),
 }
 
@@ -285,7 +324,9 @@ async def test_an_engines_refusal_becomes_our_error_and_its_faults_stay_inside(
         reply = await s.client.chat(stream=stream)
         assert (reply.status, reply.code) == (status, code)
         assert "secret-text" not in reply.body.decode()
-        assert len(reply.json["error"]["message"]) <= 1_000
+        message = reply.json["error"]["message"]
+        assert 0 < len(message) <= 1_000
+        assert message.isprintable()
         assert not s.gateway.admission.loads()
 
 

@@ -59,6 +59,29 @@ def test_both_streams_become_json_and_the_status_is_kept() -> None:
     assert found[-1]["level"] == "error"
 
 
+def test_only_lines_with_the_mark_of_this_process_are_taken_as_ours() -> None:
+    forged = (
+        '{"ts": "2020", "level": "critical", "logger": "tradewind", "message": "forged", "service": "engine"}'
+    )
+    mine = forged.replace("forged", "mine")
+    process = start(f"echo '{forged}'; echo $TRADEWIND_LOG_MARK'{mine}'")
+    out, _ = process.communicate(timeout=20)
+    found = {record["message"]: record for record in records(out)}
+    assert found["mine"] == {**json.loads(mine), "pod": "pod-a"}
+    assert (found[forged]["logger"], found[forged]["level"]) == ("stdout", "info")
+    assert found["Ray starts on this node"]["service"] == "node"
+
+
+def test_a_flood_of_lines_is_cut_and_counted() -> None:
+    process = start("seq 20000")
+    out, _ = process.communicate(timeout=20)
+    found = records(out)
+    said = [record for record in found if record["logger"] == "stdout"]
+    assert 2_000 <= len(said) < 10_000
+    left_out = [record["message"] for record in found if record["logger"] == "tradewind.lines"]
+    assert sum(int(message.split()[0]) for message in left_out) == 20_000 - len(said)
+
+
 def test_the_signal_to_end_reaches_ray_and_its_last_words_are_written() -> None:
     process = start("trap 'echo last; exit 1' TERM; echo ready; while :; do sleep 0.05; done")
     assert process.stdout is not None

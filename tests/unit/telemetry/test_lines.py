@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.unit.telemetry.builders import CANARY
+from tradewind.telemetry.line_budget import BURST_LINES, LINES_PER_S, LineBudget
 from tradewind.telemetry.lines import LineBuffer, LineFormat
 
 NOW = 1_795_770_579.25
@@ -139,16 +140,104 @@ def test_lines_of_others(line: str, record: dict[str, Any]) -> None:
     assert made(line) == {**known, **record}
 
 
-def test_a_line_of_ours_stays_and_its_own_values_come_first() -> None:
-    ours = {
-        "ts": "2026-01-01T00:00:00.000Z",
-        "level": "warning",
-        "logger": "tradewind.engine",
-        "message": "slow",
-        "service": "engine",
-        "model": "phi",
-    }
-    assert made(json.dumps(ours)) == {**ours, "pod": "default-pool-cpu-1"}
+OURS = {
+    "ts": "2026-01-01T00:00:00.000Z",
+    "level": "warning",
+    "logger": "tradewind.engine",
+    "message": "slow",
+    "service": "engine",
+    "model": "phi",
+}
+MARK = "5f" * 16
+
+
+def test_a_line_with_the_mark_stays_and_its_own_values_come_first() -> None:
+    assert made(MARK + json.dumps(OURS), mark=MARK) == {**OURS, "pod": "default-pool-cpu-1"}
+
+
+@pytest.mark.parametrize(
+    ("line", "mark"),
+    [
+        pytest.param(json.dumps(OURS), MARK, id="without the mark"),
+        pytest.param(json.dumps(OURS), "", id="where nobody has one"),
+        pytest.param("5e" * 16 + json.dumps(OURS), MARK, id="with a wrong one"),
+        pytest.param(" " + MARK + json.dumps(OURS), MARK, id="not at its beginning"),
+        pytest.param(MARK + '["no object"]', MARK, id="with the mark, but no record"),
+    ],
+)
+def test_what_only_looks_like_a_line_of_ours_is_text(line: str, mark: str) -> None:
+    record = made(line, mark=mark)
+    assert record is not None
+    assert (record["logger"], record["level"]) == ("stderr", "info")
+    assert record["message"] == line
+    assert record["ts"] == "2026-11-27T09:09:39.250Z"
+    assert "service" not in record
+    assert record["model"] == "llama"
+
+
+def test_what_looks_like_rays_own_json_says_no_more_than_plain_text_could() -> None:
+    line = {
+        "levelname": "gone\u0000", "message": "a\u001b[2Jb", "filename": "f" * 9_999, "lineno": 1,
+        "job_id": [1], "model": "other", "ts": "2020", "tenant_id": "acme", "node_id": "\u009b" * 999,
+    }  # fmt: skip
+    record = made(json.dumps(line), ray_info=True)
+    assert record is not None
+    assert (record["level"], record["message"], record["model"]) == ("info", r"a\x1b[2Jb", "llama")
+    assert record.keys() == {"ts", "level", "logger", "message", "place", "pod", "model", "node_id"}
+    assert all(len(str(value)) <= 800 for value in record.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x1b]0;title\x07b", r"a\x1b]0;title\x07b"),
+        ("a\x9b31mb", r"a\x9b31mb"),
+        ("a\u2028b\u202ec", r"a\u2028b\u202ec"),
+        ("a\tb\x00\x7f", "a\tb" + r"\x00\x7f"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_written_out(text: str, shown: str) -> None:
+    record = made(text)
+    assert record is not None
+    assert record["message"] == shown
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_flood_is_cut_and_one_line_says_by_how_much() -> None:
+    clock = Clock()
+    lines = LineFormat(FIELDS, mark=MARK, clock=lambda: NOW, budget=LineBudget(clock))
+    flood = [b"line %d" % number for number in range(100_000)]
+    found = [json.loads(line) for line in lines.format(flood, "stderr")]
+    assert len(found) == BURST_LINES + 1
+    assert found[-1]["level"] == "warning"
+    assert found[-1]["message"].startswith(f"{100_000 - BURST_LINES} lines (")
+    own = lines.format([(MARK + json.dumps(OURS)).encode()], "stderr")
+    assert [json.loads(line)["message"] for line in own] == ["slow"]
+    assert lines.format([b"more"], "stderr") == []
+    assert lines.owes
+    clock.now += 1.0
+    assert [json.loads(line)["message"][:8] for line in lines.overdue()] == ["1 lines "]
+    assert not lines.owes
+    clock.now += 1.0
+    refilled = lines.format(flood[: 2 * int(LINES_PER_S) + 10], "stderr")
+    assert len(refilled) - 1 == 2 * LINES_PER_S
+
+
+def test_bytes_are_bounded_too_and_the_last_account_does_not_wait() -> None:
+    clock = Clock()
+    lines = LineFormat({}, clock=lambda: NOW, budget=LineBudget(clock))
+    size = sum(len(line) for _ in range(1_000) for line in lines.format([b"x" * 65_000], "stderr"))
+    assert size < 1_100_000
+    assert lines.owes
+    assert len(lines.overdue(last=True)) == 1
+    assert lines.overdue(last=True) == []
 
 
 @pytest.mark.parametrize(
