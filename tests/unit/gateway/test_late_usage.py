@@ -152,7 +152,7 @@ async def test_a_caller_that_does_not_read_is_charged_for_what_was_made() -> Non
     def read(reply: Reply) -> Any:
         return asyncio.Event().wait() if reply.chunks else None
 
-    async with stage(config(routes=[route(total_timeout_s=0.1)]), script=SLOW) as s:
+    async with stage(config(routes=[route(total_timeout_s=0.6)]), script=SLOW) as s:
         s.engine.usage = [TOLD]
         await s.client.chat(stream=True, on_send=read)
         record = await s.records.next()
