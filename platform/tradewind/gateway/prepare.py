@@ -18,7 +18,7 @@ from tradewind.api.problems import Code
 from tradewind.api.wire import Overrides, RequestLimits
 from tradewind.gateway import rules
 from tradewind.gateway.endpoints import DROPPED, Endpoint
-from tradewind.gateway.limits import Fields, parse_object
+from tradewind.gateway.limits import Fields, check_complexity, parse_object, structure
 from tradewind.gateway.media import check_media, may_hold_media
 from tradewind.gateway.problems import Refused
 from tradewind.gateway.usage import Dialect
@@ -26,19 +26,25 @@ from tradewind.routing.table import CompiledVariant
 
 MODEL_CHARS = 256
 SALT_BYTES = 32
+_MESSAGES = 60_000
+"""Members and items of messages from which a system prompt can be taken out."""
+_SYSTEM = ("system", "developer")
 
-_NULL = msgspec.Raw(b"null")
-_TRUE = msgspec.Raw(b"true")
-_FALSE = msgspec.Raw(b"false")
+_NULL, _TRUE, _FALSE = rules.NULL, rules.TRUE, rules.FALSE
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 
 
 class _Message(msgspec.Struct):
     role: str = ""
 
 
+class _List(msgspec.Struct, array_like=True):
+    item: msgspec.Raw
+
+
 _message = msgspec.json.Decoder(_Message)
+_first = msgspec.json.Decoder(_List).decode
+_raw_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 @dataclass(slots=True)
@@ -57,7 +63,8 @@ class Request:
 
 def check_request(body: bytes, endpoint: Endpoint, limits: RequestLimits) -> Request:
     """Raises Refused for anything an engine must not see."""
-    fields = parse_object(body, limits)
+    values = check_complexity(body, limits)
+    fields = parse_object(body)
     model = _model(fields)
     endpoint_rules = endpoint.rules
     dropped = None
@@ -79,7 +86,7 @@ def check_request(body: bytes, endpoint: Endpoint, limits: RequestLimits) -> Req
     if endpoint.usage_option:
         _check_sequences(fields, limits)
     if endpoint.media and not limits.remote_media and may_hold_media(body):
-        check_media(fields, endpoint.media)
+        check_media(fields, endpoint.media, values)
     return Request(
         endpoint=endpoint,
         fields=fields,
@@ -87,7 +94,7 @@ def check_request(body: bytes, endpoint: Endpoint, limits: RequestLimits) -> Req
         stream=endpoint.streams and fields.get("stream") == _TRUE,
         user=_user(fields, endpoint),
         session=_text(fields, "session_id"),
-        wants_usage=_wants_usage(fields),
+        wants_usage=endpoint.usage_option and _wants_usage(fields),
     )
 
 
@@ -102,7 +109,7 @@ def render_body(request: Request, variant: CompiledVariant, salt: msgspec.Raw) -
         fields["cache_salt"] = salt
     if request.stream and endpoint.usage_option and not request.wants_usage:
         options = fields.get("stream_options")
-        members = {} if options is None or options == _NULL else rules.raw_object("stream_options", options)
+        members = {} if options is None or options == _NULL else rules.small_object("stream_options", options)
         fields["stream_options"] = msgspec.Raw(_encode({**members, "include_usage": _TRUE}))
     if endpoint.dialect is Dialect.RESPONSES:
         # A stored response would stay in one replica's memory, with nobody able to fetch it.
@@ -120,8 +127,8 @@ def _model(fields: Fields) -> str:
     raw = fields.get("model")
     if raw is None or raw == _NULL:
         raise Refused(Code.MISSING_FIELD, "model is required.", param="model")
-    model = _decode(raw)
-    if not isinstance(model, str) or not 0 < len(model) <= MODEL_CHARS:
+    model = rules.text_within(raw, MODEL_CHARS)
+    if not model:
         raise rules.invalid("model", f"a string of 1 to {MODEL_CHARS} characters")
     return model
 
@@ -138,19 +145,26 @@ def _check_sequences(fields: Fields, limits: RequestLimits) -> None:
     wanted = _whole(fields, "n"), _whole(fields, "best_of")
     prompt = fields.get("prompt")
     if max(wanted) > 1 and prompt is not None and prompt != _NULL:
-        count = rules.count_prompts(prompt) * max(wanted)
+        count = rules.count_prompts(prompt, limits) * max(wanted)
         if count > max(limits.prompts, limits.choices):
             raise rules.invalid("n", f"small enough for {limits.prompts} answers in all")
 
 
 def _whole(fields: Fields, name: str) -> int:
     raw = fields.get(name, _NULL)
-    return 1 if raw == _NULL else int(_decode(raw))
+    return 1 if raw == _NULL else rules.whole_number(raw) or 1
 
 
 def _text(fields: Fields, name: str) -> str | None:
     raw = fields.get(name)
-    return None if raw is None or raw == _NULL else str(_decode(raw))
+    return None if raw is None or raw == _NULL else _identifier(name, raw)
+
+
+def _identifier(name: str, raw: msgspec.Raw) -> str:
+    text = rules.text_within(raw, rules.NAME_CHARS)
+    if text is None:
+        raise rules.invalid(name, f"a string of at most {rules.NAME_CHARS} characters")
+    return text
 
 
 def _user(fields: Fields, endpoint: Endpoint) -> str | None:
@@ -160,21 +174,17 @@ def _user(fields: Fields, endpoint: Endpoint) -> str | None:
     raw = fields.get("metadata")
     if raw is None or raw == _NULL:
         return None
-    user = rules.raw_object("metadata", raw).get("user_id")
+    user = rules.small_object("metadata", raw).get("user_id")
     if user is None or user == _NULL:
         return None
-    rules.short_text("metadata.user_id", user, _NO_LIMITS)
-    return str(_decode(user))
-
-
-_NO_LIMITS = RequestLimits()
+    return _identifier("metadata.user_id", user)
 
 
 def _wants_usage(fields: Fields) -> bool:
     raw = fields.get("stream_options")
     if raw is None or raw == _NULL:
         return False
-    return rules.raw_object("stream_options", raw).get("include_usage") == _TRUE
+    return rules.small_object("stream_options", raw).get("include_usage") == _TRUE
 
 
 def _override(fields: Fields, endpoint: Endpoint, overrides: Overrides) -> None:
@@ -195,11 +205,16 @@ def _override(fields: Fields, endpoint: Endpoint, overrides: Overrides) -> None:
 
 def _with_system(raw: msgspec.Raw, prompt: str) -> msgspec.Raw:
     """Messages that begin with `prompt`; the caller's own leading system messages give way to it."""
-    items = rules.raw_items("messages", raw)
-    start = 0
-    while start < len(items) and _role(items[start]) in ("system", "developer"):
-        start += 1
     system = msgspec.Raw(_encode({"role": "system", "content": prompt}))
+    if rules.item_start(raw) != "{" or _role(_first(raw).item) not in _SYSTEM:
+        return msgspec.Raw(b"".join((b"[", bytes(system), b",", memoryview(raw)[1:])))
+    text = bytes(raw)
+    if text.count(b",") > _MESSAGES and structure(text).count(b",") > _MESSAGES:
+        raise rules.invalid("messages", f"a list of at most {_MESSAGES} members in all")
+    items = _raw_list(raw)
+    start = 0
+    while start < len(items) and _role(items[start]) in _SYSTEM:
+        start += 1
     return _join((system, *items[start:]))
 
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.unit.gateway.hostile import parse
 from tradewind.api.problems import Code
 from tradewind.api.wire import RequestLimits
-from tradewind.gateway.limits import MEMBERS, check_complexity, parse_object
+from tradewind.gateway.limits import MEMBERS, check_complexity
 from tradewind.gateway.problems import Refused
 
 SMALL = RequestLimits(json_depth=4, json_containers=12, json_items=20)
@@ -63,7 +64,7 @@ def test_a_body_is_accepted_exactly_when_the_reference_accepts_it(
 @settings(max_examples=60, derandomize=True)
 def test_members_keep_their_bytes(value: dict[str, Any]) -> None:
     body = json.dumps(value, indent=1).encode()
-    fields = parse_object(body, RequestLimits())
+    fields = parse(body, RequestLimits())
     assert {name: json.loads(bytes(raw)) for name, raw in fields.items()} == value
     assert all(bytes(raw) in body for raw in fields.values())
 
@@ -72,7 +73,7 @@ def test_members_keep_their_bytes(value: dict[str, Any]) -> None:
 @settings(max_examples=200, derandomize=True)
 def test_what_is_accepted_is_an_object_for_the_engines_parser_too(body: bytes) -> None:
     try:
-        fields = parse_object(body, SMALL)
+        fields = parse(body, SMALL)
     except Refused:
         return
     assert set(fields) == set(json.loads(body))
@@ -88,7 +89,7 @@ def test_members_of_inner_objects_and_items_do_not_count_as_members() -> None:
     body = json.dumps(
         {"logit_bias": {str(i): 0 for i in range(5_000)}, "prompt": list(range(90_000))}
     ).encode()
-    assert set(parse_object(body, RequestLimits())) == {"logit_bias", "prompt"}
+    assert set(parse(body, RequestLimits())) == {"logit_bias", "prompt"}
 
 
 @pytest.mark.parametrize("depth", [63, 64, 65])
@@ -104,7 +105,7 @@ def test_a_depth_is_exact_even_with_many_brackets_in_texts(depth: int) -> None:
 
 
 def test_blocks_do_not_cut_strings_in_two() -> None:
-    text = ('"' + "[{," * 7) * 20_000
+    text = ('"' + "[{," * 7) * 4_000
     body = json.dumps({"a": [text, text], "b": text}).encode()
     assert accepted(body, RequestLimits(json_containers=2, json_items=2))
     assert not accepted(body, RequestLimits(json_containers=1, json_items=2))
@@ -114,4 +115,4 @@ def test_blocks_do_not_cut_strings_in_two() -> None:
 def test_nesting_beyond_the_parsers_own_bound_is_refused_whatever_the_limits() -> None:
     body = b'{"a":' + b"[" * 5_000 + b"]" * 5_000 + b"}"
     with pytest.raises(Refused):
-        parse_object(body, RequestLimits(json_depth=100_000, json_containers=100_000))
+        parse(body, RequestLimits(json_depth=100_000, json_containers=100_000))

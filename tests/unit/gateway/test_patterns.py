@@ -98,7 +98,7 @@ REFUSED: dict[str, Any] = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_schema_is_refused(case: str) -> None:
     with pytest.raises(Refused) as caught:
-        check_schema(msgspec.Raw(json.dumps(REFUSED[case]).encode()), "s", LIMITS)
+        check_schema(msgspec.Raw(json.dumps(REFUSED[case]).encode()), "s", LIMITS, LIMITS.schema_bytes)
     assert caught.value.code.wire == "invalid_value"
 
 
@@ -112,7 +112,7 @@ def test_an_ordinary_schema_passes() -> None:
         },
         "required": ["id"],
     }
-    check_schema(msgspec.Raw(json.dumps(schema).encode()), "s", LIMITS)
+    check_schema(msgspec.Raw(json.dumps(schema).encode()), "s", LIMITS, LIMITS.schema_bytes)
 
 
 def test_a_pattern_at_the_bound_passes() -> None:
