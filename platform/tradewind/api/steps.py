@@ -8,6 +8,7 @@ at a time.
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Generator
 from typing import Final, TypeVar
@@ -43,6 +44,9 @@ async def in_slices(
 ) -> Result:
     """Do it on the running loop, which has its turn whenever `slice_s` seconds have been spent.
 
+    What a slice has made the collector looks at in its end. Else it would look at all that was made at once,
+    which takes longer than any slice: 9 ms for a thousand models.
+
     Raises:
         Superseded: `wanted` says no after such a turn; nothing of the rest was done.
     """
@@ -51,6 +55,7 @@ async def in_slices(
         while True:
             next(steps)
             if clock() >= until:
+                gc.collect(0)
                 await asyncio.sleep(0)
                 if not wanted():
                     raise Superseded
