@@ -26,10 +26,11 @@ from tradewind_operator.planning.moves import (
     placed_config,
     plan_moves,
 )
-from tradewind_operator.status.live import AdapterLive, DeploymentLive, GatewayLive, Live
+from tradewind_operator.status.live import AdapterLive, DeploymentLive, GatewayLive, Live, Unread
 
 logger = logging.getLogger(__name__)
 
+_MOST_TEXT: Final = 300
 _READY_STATUSES: Final = frozenset({200, 503})
 """A gateway that is not ready says which configuration it has, too."""
 
@@ -143,7 +144,35 @@ def parse_gateway(document: Mapping[str, Any]) -> GatewayLive | None:
         for name, entry in (entries.items() if isinstance(entries, dict) else ())
         if isinstance(entry, dict)
     }
-    return GatewayLive(document["revision"], deployments)
+    configuration = document.get("configuration")
+    return GatewayLive(
+        document["revision"],
+        deployments,
+        **_standing(configuration if isinstance(configuration, dict) else {}),
+    )
+
+
+def _standing(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """What a gateway says of the configuration that it was sent; nothing, where an older one does not."""
+    refused, left_out = configuration.get("refused"), configuration.get("left_out")
+    unread = tuple(
+        Unread(
+            kind=_text(entry.get("kind")),
+            name=_text(entry.get("name")),
+            why=_text(entry.get("why")),
+            kept=entry.get("kept") is True,
+        )
+        for entry in (left_out if isinstance(left_out, list) else ())
+        if isinstance(entry, dict)
+    )
+    if not isinstance(refused, dict):
+        return {"unread": unread}
+    revision = _text(refused.get("revision")) or "without a revision"
+    return {"unread": unread, "refused": revision, "why": _text(refused.get("why")) or "it does not say why"}
+
+
+def _text(value: object) -> str:
+    return redact(str(value or ""))[:_MOST_TEXT]
 
 
 def _adapters(value: object) -> dict[str, AdapterLive]:

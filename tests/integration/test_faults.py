@@ -126,6 +126,14 @@ def test_a_dead_controller_comes_back_to_the_replicas_that_there_were(guarded: P
     wait_for(lambda: replicas(guarded), "every replica recovered", 120)
     assert replicas(guarded) == before
     assert answered_by(guarded) == VICTIM
+    # The gateway hears of what the new one does, though the old one died in the middle of a poll.
+    wait_for(lambda: guarded.metric("tradewind_discovery_age_seconds") < 5, "the new controller heard", 60)
+    [replica] = guarded.engine_processes(VICTIM)
+    replica.kill()
+    wait_for(lambda: answered_by(guarded) != VICTIM, "the fallback in use", 30)
+    wait_for(
+        lambda: answered_by(guarded) == VICTIM, "the replica that the new controller started in use", 180
+    )
 
 
 def test_a_lost_gcs_comes_back_and_everything_goes_on(guarded: Platform, everything: str) -> None:

@@ -34,6 +34,8 @@ from tradewind_operator.status.leaving import leaving_said
 from tradewind_operator.status.observation import Observation, common, present
 
 EARLIER_RELEASE: Final = "RayServiceOfEarlierRelease"
+_MOST_UNREAD: Final = 3
+"""Entries that a message tells of."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,31 @@ def _no_gateway(cluster: _Cluster) -> Said | None:
     return Said(FALSE, "GatewayNotReady", f"No gateway answers{': ' + why if why else ''}.")
 
 
+def _refusing(cluster: _Cluster) -> Said | None:
+    """They serve, so it is ready; but what was changed last, a revoked key included, is not in force."""
+    gateway = cluster.seen.live.gateway
+    if gateway is None or not gateway.refused:
+        return None
+    text = (
+        f"The gateways serve, but refuse configuration {gateway.refused}: {gateway.why}. They go on with "
+        f"{gateway.revision}: no change of routes, keys or limits takes effect, revoked keys included."
+    )
+    return Said(TRUE, "ConfigurationRefused", text)
+
+
+def _reading_not_all(cluster: _Cluster) -> Said | None:
+    gateway = cluster.seen.live.gateway
+    if gateway is None or not gateway.unread:
+        return None
+    shown = listed([str(each) for each in gateway.unread[:_MOST_UNREAD]])
+    more = len(gateway.unread) - _MOST_UNREAD
+    text = (
+        f"The gateways serve, but are of an earlier release than the operator and cannot read all of their "
+        f"configuration: {shown}{f' and {more} more' if more > 0 else ''}."
+    )
+    return Said(TRUE, "ConfigurationNotRead", text)
+
+
 def _nobody_may_call(cluster: _Cluster) -> Said | None:
     if cluster.seen.decision.count(TENANT.kind):
         return None
@@ -268,5 +295,7 @@ _CHECKS: Final[tuple[Check[_Cluster], ...]] = (
     _no_ray_cluster,
     _gateway_failed,
     _no_gateway,
+    _refusing,
+    _reading_not_all,
     _nobody_may_call,
 )

@@ -271,6 +271,10 @@ def _no_gateway(model: _Model) -> Said | None:
 def _no_replica(model: _Model) -> Said | None:
     if model.ready_replicas > 0:
         return None
+    gateway = model.seen.live.gateway
+    if gateway is not None and (entry := gateway.unread_entry("deployment", model.name)) is not None:
+        text = f"The gateways, of an earlier release than the operator, cannot read it: {entry.why}."
+        return Said(FALSE, "NotRead", text)
     return Said(FALSE, "NoReplica", "It runs, but no replica has passed the gateway's health checks yet.")
 
 

@@ -32,12 +32,37 @@ class DeploymentLive:
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """An entry of the configuration in force that the gateway's release cannot read."""
+
+    kind: str
+    """deployment, route or tenant."""
+    name: str
+    why: str
+    kept: bool
+    """It goes on as it was before; else there is none."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} {'goes on as it was' if self.kept else 'is left out'} ({self.why})"
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayLive:
     """One gateway's `/readyz`."""
 
     revision: str
     """Of the configuration in force there."""
     deployments: Mapping[str, DeploymentLive] = field(default_factory=dict)
+    refused: str = ""
+    """Revision of a configuration that was sent since and is not in force; empty: there is none."""
+    why: str = ""
+    """Why it was refused."""
+    unread: tuple[Unread, ...] = ()
+    """As many as the gateway tells of."""
+
+    def unread_entry(self, kind: str, name: str) -> Unread | None:
+        """What the gateway says of an entry that it cannot read; None when it can."""
+        return next((each for each in self.unread if (each.kind, each.name) == (kind, name)), None)
 
 
 @dataclass(frozen=True, slots=True)

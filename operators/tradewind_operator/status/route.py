@@ -24,6 +24,7 @@ from tradewind_operator.status.conditions import (
     first,
     written,
 )
+from tradewind_operator.status.live import Unread
 from tradewind_operator.status.observation import Observation, common, present
 
 _LONGEST_LINE: Final = 512
@@ -51,9 +52,17 @@ class _Route:
         return self.seen.routes.get(form.resource.spec.model)
 
     @cached_property
+    def unread(self) -> Unread | None:
+        """What a gateway with the configuration that was decided says, where it cannot read this entry."""
+        gateway = self.seen.live.gateway
+        if self.wanted is None or gateway is None or not self.seen.routes_in_effect:
+            return None
+        return gateway.unread_entry("route", self.wanted.model)
+
+    @cached_property
     def revision(self) -> str | None:
         """Of the entry that is in effect, as far as is known."""
-        if self.wanted is not None and self.seen.routes_in_effect:
+        if self.wanted is not None and self.seen.routes_in_effect and self.unread is None:
             return self._own_revision
         return self.old.get("revision")
 
@@ -164,7 +173,19 @@ def _not_in_effect(route: _Route) -> Said | None:
         return None
     if route.seen.live.gateway is None and route.seen.active is not None and route.seen.active.served:
         return Said(UNKNOWN, "Unreachable", "No gateway can be reached to say which weights it goes by.")
+    gateway = route.seen.live.gateway
+    if gateway is not None and gateway.refused:
+        text = "The gateways refuse the configuration with its last change; the ServingCluster says why."
+        return Said(FALSE, "ConfigurationRefused", text)
     return Said(FALSE, "Configuring", "The gateway has not taken the last change yet.")
+
+
+def _not_read(route: _Route) -> Said | None:
+    if (entry := route.unread) is None:
+        return None
+    became = "It goes on as it was" if entry.kept else "It is not there"
+    text = f"The gateways, of an earlier release than the operator, cannot read it: {entry.why}. {became}."
+    return Said(FALSE, "NotRead", text)
 
 
 def _without_answer(route: _Route) -> Said | None:
@@ -176,4 +197,9 @@ def _without_answer(route: _Route) -> Said | None:
     )
 
 
-_CHECKS: Final[tuple[Check[_Route], ...]] = (_not_in_force, _not_in_effect, _without_answer)
+_CHECKS: Final[tuple[Check[_Route], ...]] = (
+    _not_in_force,
+    _not_read,
+    _not_in_effect,
+    _without_answer,
+)

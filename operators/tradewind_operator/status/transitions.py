@@ -35,11 +35,14 @@ _TROUBLE: Final = frozenset(
         "ReconcileError",
         "HeadLost",
         "ConfigurationNotTaken",
+        "NotRead",
         "MoveFailed",
         "RayServiceOfEarlierRelease",
     }
 )
 """Reasons that a person should hear of; the others are the ordinary way up or down."""
+_TROUBLE_ALL_THE_SAME: Final = frozenset({"ConfigurationRefused", "ConfigurationNotRead"})
+"""Of conditions that are True, because answers go on."""
 _ON_ITS_WAY: Final = frozenset({READY, ADAPTERS_READY, HEAD_READY, PODS_CURRENT})
 _QUIET: Final = frozenset({"NoUpgrade", "Current", "Starting"})
 
@@ -75,6 +78,8 @@ def transitions(key: Key, old: Status | None, new: Status) -> list[EventNote]:
 def _is_warning(condition: Status) -> bool:
     if condition["type"] == ACCEPTED:
         return bool(condition["status"] == FALSE)
+    if condition["type"] == READY and condition["reason"] in _TROUBLE_ALL_THE_SAME:
+        return True
     is_false = condition["type"] in _ON_ITS_WAY and condition["status"] == FALSE
     return bool(is_false and condition["reason"] in _TROUBLE)
 

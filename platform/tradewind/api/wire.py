@@ -9,6 +9,11 @@ ever holds a key or a token, only where to read one (`SecretRef`).
 What has its default is not written: a thousand models must fit into one object of Kubernetes, and a field
 that a release adds must not restart the engines of the one before. So a default, once released, never
 changes.
+
+Writer and reader may be of different releases, in either order. A reader ignores fields that it does not
+know, at any depth; a field that it must not ignore goes with a word in `requires`. A field that is left out
+has the default; none that was ever released without one gets one taken away. `api.reading` says what becomes
+of an entry that cannot be read.
 """
 
 from __future__ import annotations
@@ -16,15 +21,30 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 class WireModel(BaseModel):
-    """Immutable, strict, snake_case both in Python and on the wire."""
+    """Immutable, snake_case both in Python and on the wire. Fields of a later release are ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+ABILITIES: Final[frozenset[str]] = frozenset()
+"""What an entry may require of its reader. A release adds a word here when it adds a field without which an
+entry would mean something else: a condition of a rule, the end of a key's time."""
+
+
+def _within(required: tuple[str, ...]) -> tuple[str, ...]:
+    if unknown := [word for word in required if word not in ABILITIES]:
+        raise ValueError(f"it needs {', '.join(unknown)}, which this release does not have")
+    return required
+
+
+Requires = Annotated[tuple[str, ...], AfterValidator(_within)]
+"""Words of `ABILITIES` of the release that wrote the entry: who does not know one cannot read the entry."""
 
 
 class Task(StrEnum):
@@ -63,6 +83,7 @@ class DeploymentEntry(WireModel):
     request_timeout_s: float = 600.0
     created: int = 0
     """Seconds since the epoch, for `/v1/models`; 0 when the resource does not say."""
+    requires: Requires = ()
 
 
 class Overrides(WireModel):
@@ -104,13 +125,18 @@ class RetryEntry(WireModel):
     """Retries allowed as a share of recent requests."""
 
 
+UNIT_SOURCES: Final = frozenset({"user", "session", "tenant", "request"})
+HEADER_SOURCE: Final = "header:"
+
+
 class RouteEntry(WireModel):
     """One ModelRoute."""
 
     model: str
     variants: tuple[VariantEntry, ...]
     assign_by: tuple[str, ...] = ("header:x-user-id", "user", "session", "tenant")
-    """First one present in the request is the unit; none: each request on its own."""
+    """Each is `header:<name>` or one of `UNIT_SOURCES`. The first one present in the request is the unit;
+    none: each request on its own."""
     salt: str = ""
     rules: tuple[RuleEntry, ...] = ()
     fallback: tuple[str, ...] = ()
@@ -118,6 +144,7 @@ class RouteEntry(WireModel):
     retry: RetryEntry = RetryEntry()
     first_token_timeout_s: float = 120.0
     total_timeout_s: float = 600.0
+    requires: Requires = ()
 
 
 class TenantEntry(WireModel):
@@ -129,6 +156,7 @@ class TenantEntry(WireModel):
     """`api.key_hash.key_hash` of further keys, under the hash key of the gateway's process."""
     models: tuple[str, ...] = ("*",)
     """Names of routes and deployments this tenant may call; `*` is all."""
+    requires: Requires = ()
 
 
 class RequestLimits(WireModel):
@@ -178,6 +206,7 @@ class GatewayConfig(WireModel):
     """Address of the Prometheus endpoint."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call the endpoint from a browser."""
+    requires: Requires = ()
 
 
 class S3Key(WireModel):
@@ -214,6 +243,7 @@ class AdapterSettings(WireModel):
     name: str
     """In its deployment; callers say `<deployment>:<name>`."""
     source: SourceSettings
+    requires: Requires = ()
 
 
 class EngineLive(WireModel):
@@ -243,6 +273,7 @@ class EngineSettings(WireModel):
     drain_timeout_s: float = 300.0
     ray_metrics: bool = False
     """vLLM's metrics go to Ray's, and not to the engine's own `/metrics`."""
+    requires: Requires = ()
 
 
 def written(model: WireModel) -> dict[str, Any]:

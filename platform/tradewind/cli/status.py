@@ -71,6 +71,15 @@ def failed_adapters(told: Mapping[str, Any]) -> list[str]:
     return [f"{name} ({at['message']})" for name, at in _adapters(told) if at["failed"]]
 
 
+def not_taken(told: Mapping[str, Any]) -> list[str]:
+    """What the gateway refuses or cannot read of its configuration, each with its reason."""
+    configuration = told.get("configuration") or {}
+    refused = configuration.get("refused")
+    found = [f"configuration {refused['revision']} ({refused['why']})"] if refused else []
+    left_out = configuration.get("left_out") or ()
+    return found + [f"{entry['kind']} {entry['name']} ({entry['why']})" for entry in left_out]
+
+
 def _adapters(told: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """Each adapter as callers name it, with how many replicas have it."""
     return [
@@ -178,7 +187,7 @@ def status() -> None:
         err.print(
             f"The numbers of {gateways - len(pages)} of {gateways} gateways are missing.", style="yellow"
         )
-    if late := [*not_ready(apps, config), *failed_adapters(told)]:
+    if late := [*not_ready(apps, config), *failed_adapters(told), *not_taken(told)]:
         raise CommandFailed(f"not ready: {'; '.join(late)}")
 
 

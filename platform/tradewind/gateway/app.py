@@ -7,12 +7,14 @@ import contextlib
 import hmac
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
 
 from tradewind.api.problems import Code
+from tradewind.api.reading import LeftOut
+from tradewind.api.steps import Steps, at_once
 from tradewind.api.wire import GatewayConfig, RequestLimits
 from tradewind.gateway.auth import SecretReader
 from tradewind.gateway.body import Receive, Send
@@ -24,8 +26,8 @@ from tradewind.gateway.late_usage import LateUsage
 from tradewind.gateway.local_answers import LocalAnswers, find_place, not_configured, send_local
 from tradewind.gateway.prepare import salt_secret
 from tradewind.gateway.problems import Refused, Style, internal_error
-from tradewind.gateway.readiness import answering
-from tradewind.gateway.state import State
+from tradewind.gateway.readiness import Standing, answering
+from tradewind.gateway.state import Prepared, State
 from tradewind.gateway.upstream import Upstream
 from tradewind.routing.admission import Admission
 from tradewind.routing.replica import ReplicaDirectory
@@ -68,8 +70,11 @@ class Gateway:
         """Its loads tell how many requests wait, for autoscaling."""
         self.context_lengths: dict[str, int] = {}
         """Tokens by deployment, as engines told; used where the configuration does not say."""
+        self.standing = Standing()
+        """How the configuration in force came to be, and what was refused since."""
         self._telemetry = telemetry
         self._upstream = upstream
+        self._clock = clock
         self._read_secret = read_secret
         self._hash_key = hash_key
         self._engine_token = engine_token.encode()
@@ -102,18 +107,42 @@ class Gateway:
         """Revision of the configuration in force."""
         return None if self._state is None else self._state.config.revision
 
+    @property
+    def config(self) -> GatewayConfig | None:
+        """The configuration in force."""
+        return None if self._state is None else self._state.config
+
     def configure(self, config: GatewayConfig) -> None:
         """Take over a configuration whole. Requests under way keep the one they began with.
 
         Raises ConfigRefused, and then the old one stays.
         """
-        state = State.build(config, self._read_secret, self._salt_key, self._hash_key)
+        at_once(self.adopting(at_once(self.preparing(config))))
+
+    def preparing(self, config: GatewayConfig, left_out: Collection[LeftOut] = ()) -> Steps[Prepared]:
+        """All that can be done beforehand for `configure`, in steps; it changes nothing.
+
+        Args:
+            left_out: of `config`, because it could not be read.
+
+        Raises:
+            ConfigRefused: it contradicts itself, or names what is not there.
+        """
+        withheld = {entry.name for entry in left_out if entry.kind == "route" and not entry.kept}
+        state = yield from State.building(config, self._read_secret, self._salt_key, self._hash_key, withheld)
+        labels = yield from state.labels()
+        return Prepared(state, labels, tuple(left_out))
+
+    def adopting(self, prepared: Prepared) -> Steps[None]:
+        """Bring it into force in the first step; the others forget what is gone."""
+        state = prepared.state
         self._dispatcher.configure(state.table.routes)
-        self._telemetry.configure(*state.known_names())
+        self._state = state
+        self.standing = Standing(self._clock(), prepared.left_out)
+        yield from self._telemetry.configuring(prepared.labels)
         self.directory.retain(state.table.deployments)
         for gone in self.context_lengths.keys() - state.table.deployments.keys():
             del self.context_lengths[gone]
-        self._state = state
 
     async def startup(self) -> None:
         """Open for requests (again)."""
@@ -259,13 +288,16 @@ class Gateway:
         return 503, _encode(why | self._details(head)), [(b"retry-after", b"1")]
 
     def _details(self, head: Head) -> dict[str, Any]:
-        """Who answers for every deployment: not for the public."""
+        """The configuration's standing and who answers for every deployment: not for the public."""
         expected = b"Bearer " + self._engine_token
         sent = head.get(b"authorization")
-        if self._state is None or sent is None or not hmac.compare_digest(sent, expected):
+        if sent is None or not hmac.compare_digest(sent, expected):
             return {}
+        told = {"configuration": self.standing.told(self.revision, self._clock())}
+        if self._state is None:
+            return told
         entries = self._state.table.deployments.values()
-        return {"deployments": answering(entries, self.directory, self.context_lengths)}
+        return told | {"deployments": answering(entries, self.directory, self.context_lengths)}
 
     def _start(self, path: str, operation: str, head: Head, method: str) -> RequestRecord:
         return self._telemetry.start(

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from tradewind.api.key_hash import HASH_BYTES, MAX_KEY_CHARS, key_digest, key_fault
 from tradewind.api.problems import Code
+from tradewind.api.steps import Steps, at_once
 from tradewind.api.wire import GatewayConfig, SecretRef, TenantEntry
 from tradewind.gateway.head import Head
 from tradewind.gateway.problems import ConfigRefused, Refused
@@ -62,6 +63,13 @@ class KeyIndex:
         Args:
             hash_key: under which the configuration's key hashes were made; None where it holds none.
         """
+        return at_once(cls.building(config, read_secret, hash_key))
+
+    @classmethod
+    def building(
+        cls, config: GatewayConfig, read_secret: SecretReader, hash_key: bytes | None = None
+    ) -> Steps[KeyIndex]:
+        """`build` in steps, one for each tenant."""
         pepper = hash_key or secrets.token_bytes(32)
         digests: dict[bytes, tuple[bytes, Tenant]] = {}
         for entry in config.tenants:
@@ -71,6 +79,7 @@ class KeyIndex:
                 owner = digests.setdefault(digest, (digest, tenant))[1]
                 if owner.name != entry.name:
                     raise ConfigRefused(f"tenants {owner.name} and {entry.name} have the same key")
+            yield
         return cls(digests, pepper, config.anonymous)
 
     def authenticate(self, head: Head) -> Tenant:

@@ -4,12 +4,46 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
+from tradewind.api.reading import LeftOut
 from tradewind.api.wire import DeploymentEntry
 from tradewind.routing.replica import ReplicaDirectory, ReplicaView
 
 _STATES = ("ready", "loading", "failed")
+_MOST_LEFT_OUT: Final = 20
+"""Of the entries that cannot be read; the others are only counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A configuration that is not in force."""
+
+    revision: str
+    """Empty where it does not say."""
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Of the configuration in force, and of what was sent since."""
+
+    since: float | None = None
+    """When it came into force, in seconds of the gateway's clock; None: nothing is in force."""
+    left_out: tuple[LeftOut, ...] = ()
+    refused: Refusal | None = None
+    """What was sent last, where that is not in force."""
+
+    def told(self, revision: str | None, now: float) -> dict[str, Any]:
+        """As JSON, bounded: the revision in force, its age in seconds, and what is the matter."""
+        return {
+            "revision": revision,
+            "age_s": None if self.since is None else round(now - self.since, 1),
+            "refused": None if self.refused is None else asdict(self.refused),
+            "left_out": [asdict(entry) for entry in self.left_out[:_MOST_LEFT_OUT]],
+            "left_out_count": len(self.left_out),
+        }
 
 
 def answering(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
+from tradewind.api.steps import Steps
 from tradewind.api.wire import DeploymentEntry
 from tradewind.gateway.app import Gateway
 from tradewind.gateway.prober import PACE, EngineStats, FailureReason, Fetch, LoadProber, Pace, Target
@@ -28,16 +29,22 @@ class Rotation:
         self._prober = LoadProber(fetch, self._answered, self._failed, wanted=self._wanted, pace=pace)
         self._views: dict[str, ReplicaView] = {}
 
-    def update(self, found: Mapping[DeploymentEntry, Sequence[ReplicaAddress]]) -> None:
-        """The replicas of every configured deployment, whole."""
+    def updating(self, found: Mapping[DeploymentEntry, Sequence[ReplicaAddress]]) -> Steps[None]:
+        """The replicas of every configured deployment, whole; one deployment a step."""
+        targets: list[Target] = []
         for entry, addresses in found.items():
+            for view in self._directory.views(entry.name):
+                self._views.pop(view.id, None)
             self._directory.update(entry, addresses)
-        self._directory.retain({entry.name for entry in found})
-        views = [view for entry in found for view in self._directory.views(entry.name)]
-        self._views = {view.id: view for view in views}
-        self._prober.watch(Target(view.id, view.host, view.port, view.prefix) for view in views)
-        for entry in found:
+            for view in self._directory.views(entry.name):
+                self._views[view.id] = view
+                targets.append(Target(view.id, view.host, view.port, view.prefix))
             self._count(entry.name)
+            yield
+        self._directory.retain({entry.name for entry in found})
+        watched = {target.id for target in targets}
+        self._views = {name: view for name, view in self._views.items() if name in watched}
+        self._prober.watch(targets)
 
     async def stop(self) -> None:
         """Ask no more."""
@@ -45,7 +52,7 @@ class Rotation:
 
     def _answered(self, replica: str, stats: EngineStats) -> None:
         view = self._views.get(replica)
-        if view is None:
+        if view is None or view.deployment not in self._directory:
             return
         was_ready = view.ready
         self._directory.report(

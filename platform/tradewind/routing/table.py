@@ -13,13 +13,14 @@ that can be known beforehand is computed in `build`, down to the `Decision` obje
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from tradewind.api import headers
+from tradewind.api.steps import Steps, at_once
 from tradewind.api.wire import DeploymentEntry, GatewayConfig, Overrides, RetryEntry, RouteEntry, VariantEntry
 from tradewind.routing.assignment import Assignment
 
@@ -150,6 +151,11 @@ class RouteTable:
     @classmethod
     def build(cls, config: GatewayConfig) -> RouteTable:
         """Compile a configuration. Raises InvalidTableError, with the path of what is wrong."""
+        return at_once(cls.building(config))
+
+    @classmethod
+    def building(cls, config: GatewayConfig, withheld: Collection[str] = ()) -> Steps[RouteTable]:
+        """`build` in steps. No deployment answers for a name in `withheld`, that of a route left out."""
         deployments = {entry.name: entry for entry in config.deployments}
         if len(deployments) != len(config.deployments):
             raise InvalidTableError("deployments: two have the same name")
@@ -158,11 +164,14 @@ class RouteTable:
             if entry.model in resolvers:
                 raise InvalidTableError(f"routes: two are for the model {entry.model!r}")
             resolvers[entry.model] = _route_resolver(entry, deployments)
+            yield
         for deployment in config.deployments:
             # A route shadows the deployment of its name: clients of that name get the split.
             for adapter in (None, *deployment.adapters):
                 direct = _direct_resolver(deployment, adapter)
-                resolvers.setdefault(direct.route.model, direct)
+                if direct.route.model not in withheld:
+                    resolvers.setdefault(direct.route.model, direct)
+                yield
         return cls(config.revision, deployments, resolvers)
 
     def resolve(self, model: str, subject: Subject) -> Decision:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -19,19 +19,21 @@ from ray.serve._private.logging_utils import StreamToLogger
 from ray.serve.schema import ReplicaRank
 
 from tradewind import home
-from tradewind.api.wire import EngineLive, EngineSettings, GatewayConfig
+from tradewind.api.reading import Unreadable, read, read_live
+from tradewind.api.wire import EngineLive, EngineSettings
 from tradewind.engine.errors import EngineError
 from tradewind.engine.runtime import VLLMEngine
 from tradewind.gateway.app import Gateway
+from tradewind.gateway.intake import Intake
 from tradewind.gateway.prober import stats_fetch
 from tradewind.gateway.problems import ConfigRefused
 from tradewind.gateway.rotation import Rotation
 from tradewind.gateway.upstream import Upstream
 from tradewind.rayapi.app_status import REASON_MARK, START_MARK
-from tradewind.routing.replica import ReplicaAddress
 from tradewind.secrets import read_secret
 from tradewind.serve import loopback
-from tradewind.serve.discovery import Address, ReplicaDiscovery
+from tradewind.serve.discovery import ReplicaDiscovery
+from tradewind.serve.membership import Membership
 from tradewind.serve.replica_context import first_user_config
 from tradewind.telemetry import names
 from tradewind.telemetry.lines import LineFormat
@@ -53,7 +55,12 @@ class EngineReplica:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         loopback.keep_replica(ray.util.get_node_ip_address())
-        self._settings = EngineSettings.model_validate(settings)
+        try:
+            self._settings = read(EngineSettings, settings)
+        except Unreadable as error:
+            text = f"this release of the engine cannot read its settings: {error}"
+            raise RuntimeError(f"{START_MARK} {text}") from None
+        self._live = EngineLive()
         self._engine: VLLMEngine | None = None
         self._tracing: Tracing | None = None
 
@@ -67,10 +74,10 @@ class EngineReplica:
         engine = VLLMEngine(
             token=home.internal_token(), tracer_provider=self._tracing.provider, lines=LineFormat(fields)
         )
-        live = EngineLive.model_validate(first_user_config() or {})
-        engine.set_bound(live.max_ongoing_requests)
+        self._live = self._read_live(first_user_config() or {})
+        engine.set_bound(self._live.max_ongoing_requests)
         try:
-            await engine.start(self._settings, live.adapters)
+            await engine.start(self._settings, self._live.adapters)
         except EngineError as error:
             # Serve shows the text of this exception as the application's status.
             raise RuntimeError(f"{START_MARK} {error}") from None
@@ -85,11 +92,27 @@ class EngineReplica:
         if self._engine is None:
             return
         try:
-            live = EngineLive.model_validate(user_config)
+            live = self._read_live(user_config)
             self._engine.set_bound(live.max_ongoing_requests)
             self._engine.set_adapters(live.adapters)
-        except (EngineError, ValueError) as error:
+            self._live = live
+        except EngineError as error:
             logger.error("the adapters of %s stay as they are: %s", self._settings.name, error)
+        except Exception as error:
+            # Whatever it is: an engine that runs must not be replaced for what it was sent.
+            logger.error("the adapters of %s stay as they are", self._settings.name, exc_info=error)
+
+    def _read_live(self, user_config: Mapping[str, Any]) -> EngineLive:
+        """What can be read; of adapters that cannot, what it has. Where nothing can be, all that it has."""
+        try:
+            live, left_out = read_live(user_config, self._live.adapters)
+        except Unreadable as error:
+            logger.error("the adapters of %s stay as they are: %s", self._settings.name, error)
+            return self._live
+        for entry in left_out:
+            became = "stays as it is" if entry.kept else "is left out"
+            logger.error("adapter %s of %s %s: %s", entry.name, self._settings.name, became, entry.why)
+        return live
 
     async def check_health(self) -> None:
         """Raise when the engine is dead or stuck; Serve then replaces this replica."""
@@ -130,11 +153,12 @@ class GatewayReplica:
             hash_key=home.hash_key(),
         )
         self._rotation = Rotation(self._gateway, self._telemetry.metrics, stats_fetch(upstream, token))
-        self._discovery = ReplicaDiscovery(self._replicas_changed, client_id="tradewind-gateway")
+        members = Membership(self._rotation.updating, self._reachable)
+        self._intake = Intake(self._gateway, self._telemetry.metrics, members.configured)
+        self._discovery = ReplicaDiscovery(members.found)
+        self._telemetry.metrics.watch_discovery(self._discovery.age)
         self._collector = gateway_collector(self._telemetry, instance)
         self._scrape: ScrapeServer | None = None
-        self._known: Mapping[str, Sequence[Address]] = {}
-        self._config: GatewayConfig | None = None
 
     async def __serve_build_asgi_app__(self) -> Gateway:
         _quicken()
@@ -145,20 +169,14 @@ class GatewayReplica:
         """Take over a new configuration whole. One that is refused leaves the old one in force.
 
         Raises:
-            ConfigRefused: the first configuration is refused: this replica cannot serve.
+            RuntimeError: the first configuration is refused: this replica cannot serve.
         """
-        config = GatewayConfig.model_validate(user_config)
         try:
-            self._gateway.configure(config)
+            await self._intake.offer(user_config)
         except ConfigRefused as error:
-            if self._config is None:
-                raise RuntimeError(f"{START_MARK} {error}") from None
-            logger.error("configuration %s was refused: %s", config.revision, error)
-            return
-        self._config = config
-        logger.info("configuration %s is in force", config.revision)
-        self._update_rotation()
-        if self._scrape is None:
+            raise RuntimeError(f"{START_MARK} {error}") from None
+        config = self._gateway.config
+        if self._scrape is None and config is not None:
             self._start_scrape(config.metrics_host, config.metrics_port + rank.local_rank)
 
     def _start_scrape(self, host: str, port: int) -> None:
@@ -167,23 +185,6 @@ class GatewayReplica:
             self._scrape = start_scrape(port, [self._collector], host)
         except OSError as error:
             logger.warning("no metrics endpoint: port %d: %s", port, error.strerror)
-
-    def _replicas_changed(self, found: Mapping[str, Sequence[Address]]) -> None:
-        self._known = found
-        self._update_rotation()
-
-    def _update_rotation(self) -> None:
-        if self._config is None:
-            return
-        self._rotation.update(
-            {
-                entry: [
-                    ReplicaAddress(self._reachable(at.host), at.port, at.replica)
-                    for at in self._known.get(entry.app, ())
-                ]
-                for entry in self._config.deployments
-            }
-        )
 
     def _reachable(self, host: str) -> str:
         """Replicas listen on the platform's address, but are announced by their node's."""
@@ -217,6 +218,9 @@ def _quicken() -> None:
     logging.getLogger(SERVE_LOGGER).setLevel(logging.WARNING)
     # A request's objects die by reference count; the collector would look at those in flight again and again.
     gc.set_threshold(*COLLECT_AFTER)
+    # Nor at what is there from the start, Ray and its libraries, which holds the loop for longest.
+    gc.collect()
+    gc.freeze()
 
 
 _engine = serve.deployment(name="engine")(serve.ingress()(EngineReplica))

@@ -1,25 +1,25 @@
 """Where the engine replicas are: Serve's controller tells, this module listens.
 
-The one place that touches Serve's private long-poll interface. Under HAProxy the controller pushes
+The one place that touches Serve's private long-poll interface. Under HAProxy the controller tells
 its target groups (every running replica with its own HTTP port, per application) whenever they
-change; a contract test holds this module to the installed Ray.
+change, and says after 30 to 60 seconds that nothing did; a contract test holds this module to the
+installed Ray.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorDiedError
 from ray.serve._private.common import RequestProtocol
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
-from ray.serve._private.long_poll import LongPollClient, LongPollNamespace
+from ray.serve._private.long_poll import LISTEN_FOR_CHANGE_REQUEST_TIMEOUT_S, LongPollNamespace, LongPollState
 
-logger = logging.getLogger(__name__)
+from tradewind.serve.listening import Listener, Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ HOLD_S: Final = 0.75
 
 RECOVERY_S: Final = 30.0
 """How long a new controller may take to find the replicas that it took over."""
-_AGAIN_S: Final = 1.0
-_CHANGES: Final = 1_000
-"""More than a controller can make between two answers: a number further on is another controller's."""
+SILENCE_S: Final = LISTEN_FOR_CHANGE_REQUEST_TIMEOUT_S[1] + 15.0
+"""A controller that lives has answered by then, if only that nothing changed."""
+FIND_S: Final = 10.0
 
 
 class Timer(Protocol):
@@ -128,52 +128,66 @@ class Held:
         self._recovery = None
 
 
-class _Listener(LongPollClient):  # type: ignore[misc] # untyped
-    """Goes on when the controller cannot be reached, where Serve's own would never listen again.
+Find = Callable[[], Any]
+"""Serve's controller, an actor; may block."""
 
-    `on_new` is called, in the event loop, before what another controller tells.
-    """
 
-    def __init__(self, *arguments: Any, on_new: Callable[[], None], **more: Any) -> None:
-        self._on_new = on_new
-        super().__init__(*arguments, **more)
+class Controller:
+    """Serve's controller, asked where the replicas are."""
 
-    def _process_update(self, updates: Any) -> None:
-        if isinstance(updates, (RayActorError, ConnectionError)):
-            # Of a thread of Ray's, as every answer is.
-            self._schedule_to_event_loop(self._listen_later)
-            return
-        if isinstance(updates, Mapping) and any(self._is_new(key, it) for key, it in updates.items()):
-            self._schedule_to_event_loop(self._on_new)
-        super()._process_update(updates)
+    def __init__(self, find: Find) -> None:
+        self._find = find
+        self._actor: Any = None
+        self._finding: asyncio.Future[Any] | None = None
 
-    def _listen_later(self) -> None:
-        asyncio.get_running_loop().call_later(_AGAIN_S, self._poll_next)
+    async def newer(self, number: int) -> Update | None:
+        """Its target groups, when they have changed since change `number`; None: they have not.
 
-    def _is_new(self, key: Any, update: Any) -> bool:
-        """Controllers count changes from a number of chance."""
-        before = self.snapshot_ids.get(key, -1)
-        return before >= 0 and not 0 < update.snapshot_id - before < _CHANGES
+        Raises:
+            Exception: of Ray's; it could not be asked.
+        """
+        if self._actor is None:
+            self._actor = await self._found()
+        try:
+            answer = await self._actor.listen_for_change.remote({LongPollNamespace.TARGET_GROUPS: number})
+        except (ActorDiedError, asyncio.CancelledError):
+            # It is gone for good, or says nothing: there may be another one of its name.
+            self._actor = None
+            raise
+        if answer == LongPollState.TIME_OUT:
+            return None
+        change = answer.get(LongPollNamespace.TARGET_GROUPS)
+        return None if change is None else Update(change.snapshot_id, change.object_snapshot)
+
+    async def _found(self) -> Any:
+        """In a thread, because Ray blocks while its GCS is away; in no second one while the first waits."""
+        if self._finding is None or self._finding.done():
+            self._finding = asyncio.get_running_loop().run_in_executor(None, self._find)
+            # One that fails when nobody waits for it any more is no news.
+            self._finding.add_done_callback(lambda found: found.cancelled() or found.exception())
+        return await asyncio.wait_for(asyncio.shield(self._finding), FIND_S)
+
+
+def _find_controller() -> Any:
+    return ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
 
 
 class ReplicaDiscovery:
     """Calls `on_replicas` with the whole current picture, at once and after every change."""
 
-    def __init__(self, on_replicas: OnReplicas, client_id: str) -> None:
+    def __init__(self, on_replicas: OnReplicas, find: Find = _find_controller) -> None:
         self._held = Held(on_replicas, self._later)
-        self._client_id = client_id
-        self._client: _Listener | None = None
+        self._listener = Listener(
+            Controller(find).newer, self._changed, self._held.new_controller, silence_s=SILENCE_S
+        )
+
+    def age(self) -> float:
+        """Seconds since the controller was last heard. Callable from any thread."""
+        return self._listener.age()
 
     def start(self) -> None:
         """Begin to listen on the running event loop. Needs a connected Ray with Serve running."""
-        controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
-        self._client = _Listener(
-            controller,
-            {LongPollNamespace.TARGET_GROUPS: self._changed},
-            call_in_event_loop=asyncio.get_running_loop(),
-            client_id=self._client_id,
-            on_new=self._held.new_controller,
-        )
+        self._listener.start()
 
     def _changed(self, target_groups: Sequence[Any]) -> None:
         self._held.changed(addresses_by_app(target_groups))
@@ -182,6 +196,6 @@ class ReplicaDiscovery:
         return asyncio.get_running_loop().call_later(seconds, callback)
 
     def stop(self) -> None:
-        if self._client is not None:
-            self._client.stop()
+        """Listen and hold no longer."""
+        self._listener.stop()
         self._held.stop()

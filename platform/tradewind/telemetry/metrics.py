@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
+from tradewind.api.steps import Steps
 from tradewind.telemetry import names
 from tradewind.telemetry.cells import Counter, Histogram, Ring, StreamCells
 from tradewind.telemetry.names import OTHER, MetricSpec
@@ -53,6 +54,15 @@ class EngineLoad:
     kv_cache_use: float
 
 
+class Labels(NamedTuple):
+    """The names that may become labels. Each a whole new set: readers of the old one keep it."""
+
+    routes: Mapping[str, AbstractSet[str]]
+    """Variant names by model name; deployments' own names, which are their variant too, included."""
+    deployments: AbstractSet[str]
+    tenants: AbstractSet[str]
+
+
 class _Group:
     """The cells of one (operation, route, variant). Those that few requests touch are made on demand."""
 
@@ -85,35 +95,53 @@ class GatewayMetrics:
         self._max_groups = max_groups
         self._start_ns = clock_ns()
         self._active = Counter(self._start_ns)
-        self._routes: dict[str, frozenset[str]] = {}
-        self._deployments: frozenset[str] = frozenset()
-        self._tenants: frozenset[str] = frozenset()
+        self._routes: Mapping[str, AbstractSet[str]] = {}
+        self._deployments: AbstractSet[str] = frozenset()
+        self._tenants: AbstractSet[str] = frozenset()
         self._groups: dict[tuple[str, str, str], _Group] = {}
         self._rings: dict[tuple[str, str], Ring] = {}
         self._plain: dict[tuple[MetricSpec, tuple[str, ...]], Counter | Histogram] = {}
         self._loads: dict[str, EngineLoad] = {}
         self._replicas: dict[str, tuple[int, int]] = {}
+        self._configuration: tuple[str, int] | None = None
+        self._left_out: dict[str, int] = {}
+        self._refused: int | None = None
+        self._discovery_age_s: Callable[[], float] | None = None
 
-    def configure(
-        self,
-        routes: Mapping[str, AbstractSet[str]],
-        deployments: AbstractSet[str],
-        tenants: AbstractSet[str],
-    ) -> None:
-        """Set the names that may become labels, and drop the series of names that are gone.
+    def configuring(self, labels: Labels) -> Steps[None]:
+        """Set the names that may become labels, in the first step; drop the series of those that are gone."""
+        self._routes, self._deployments, self._tenants = labels
+        for key in list(self._groups):
+            if not self._known(key[1], key[2]):
+                del self._groups[key]
+            yield
+        for pair in list(self._rings):
+            if not self._known(*pair):
+                del self._rings[pair]
+            yield
+        for cell in list(self._plain):
+            if not self._keep(*cell):
+                del self._plain[cell]
+            yield
+        for by_deployment in (self._loads, self._replicas):
+            for name in list(by_deployment):
+                if name not in labels.deployments:
+                    by_deployment.pop(name, None)
+                yield
 
-        Args:
-            routes: variant names by route. Every deployment is a route of its own name too.
-        """
-        self._deployments = frozenset(deployments)
-        self._tenants = frozenset(tenants)
-        own = {name: frozenset({name}) for name in deployments}
-        self._routes = own | {name: frozenset(variants) for name, variants in routes.items()}
-        self._groups = {key: group for key, group in self._groups.items() if self._known(key[1], key[2])}
-        self._rings = {key: ring for key, ring in self._rings.items() if self._known(*key)}
-        self._plain = {key: cell for key, cell in self._plain.items() if self._keep(key[0], key[1])}
-        self._loads = {name: load for name, load in self._loads.items() if name in deployments}
-        self._replicas = {name: count for name, count in self._replicas.items() if name in deployments}
+    def set_configuration(self, revision: str, left_out: Mapping[str, int]) -> None:
+        """A configuration came into force now, with so many entries left out by kind; none is refused."""
+        self._configuration = (revision, self._clock_ns())
+        self._left_out = dict(left_out)
+        self._refused = 0
+
+    def set_refused(self) -> None:
+        """The configuration that was sent last is refused."""
+        self._refused = 1
+
+    def watch_discovery(self, age_s: Callable[[], float]) -> None:
+        """Where to read the seconds since discovery last heard. Called from any thread."""
+        self._discovery_age_s = age_s
 
     def set_engine_load(self, deployment: str, running: int, waiting: int, kv_cache_use: float) -> None:
         """Latest load of a deployment. Names that are not configured are ignored."""
@@ -263,6 +291,18 @@ class GatewayMetrics:
         for key, ring in list(self._rings.items()):
             yield names.OUTPUT_TOKEN_RATE, Series(key, self._start_ns, ring.rate(now))
         yield from self._read_engines()
+        yield from self._read_health(now)
+
+    def _read_health(self, now: int) -> Iterator[tuple[MetricSpec, Series]]:
+        if (taken := self._configuration) is not None:
+            revision, since = taken
+            yield names.CONFIG_AGE, Series((revision,), self._start_ns, max(0, now - since) * _NS)
+        if (refused := self._refused) is not None:
+            yield names.CONFIG_REFUSED, Series((), self._start_ns, refused)
+        for kind, count in list(self._left_out.items()):
+            yield names.CONFIG_LEFT_OUT, Series((kind,), self._start_ns, count)
+        if (age_s := self._discovery_age_s) is not None:
+            yield names.DISCOVERY_AGE, Series((), self._start_ns, age_s())
 
     def _read_engines(self) -> Iterator[tuple[MetricSpec, Series]]:
         for name, load in list(self._loads.items()):

@@ -63,6 +63,8 @@ CHUNKS: Final = "tradewind.stream.chunks"
 QUEUE_MS: Final = "tradewind.queue.duration_ms"
 COLD_START_MS: Final = "tradewind.cold_start.duration_ms"
 STATE: Final = "tradewind.state"
+REVISION: Final = "tradewind.revision"
+KIND: Final = "tradewind.kind"
 
 ATTRIBUTES: Final[dict[str, str]] = {
     OPERATION: "chat, text_completion, embeddings, rerank, score, count_tokens, tokenize or detokenize",
@@ -119,7 +121,7 @@ class MetricSpec:
 
 
 _UNITS: Final = {"s": "seconds", "1": "", "{token}": "", "{request}": "", "{item}": "", "{replica}": "",
-                 "{retry}": "", "{token}/s": "per_second"}  # fmt: skip
+                 "{retry}": "", "{entry}": "", "{token}/s": "per_second"}  # fmt: skip
 
 
 def _with_suffix(name: str, suffix: str) -> str:
@@ -237,9 +239,29 @@ DROPPED = MetricSpec(
     "Finished requests whose spans were lost: queue full, or an export failed.",
 )  # fmt: skip
 
+CONFIG_AGE = MetricSpec(
+    "tradewind.config.age", "gauge", "s",
+    "Time since the configuration that is in force came into force, by its revision.", (REVISION,),
+)  # fmt: skip
+CONFIG_REFUSED = MetricSpec(
+    "tradewind.config.refused", "gauge", "1",
+    "1 while the configuration that was sent last is refused and the one before goes on, else 0.",
+)  # fmt: skip
+CONFIG_LEFT_OUT = MetricSpec(
+    "tradewind.config.left_out", "gauge", "{entry}",
+    "Entries of the configuration in force that this release cannot read: they go on as they were, or are "
+    "not there; kind is deployment, route or tenant.", (KIND,),
+)  # fmt: skip
+DISCOVERY_AGE = MetricSpec(
+    "tradewind.discovery.age", "gauge", "s",
+    "Time since Serve's controller last told where replicas are, or that nothing changed: 60 s at most "
+    "while all is well.",
+)  # fmt: skip
+
 METRICS: Final = (
     TIME_TO_FIRST_TOKEN, REQUEST_DURATION, TIME_PER_OUTPUT_TOKEN, INTER_TOKEN_LATENCY, TOKEN_USAGE,
     OUTPUT_TOKEN_RATE, REQUESTS, ACTIVE_REQUESTS, QUEUE_DURATION, COLD_START_DURATION, RETRIES, FALLBACKS,
-    DISCONNECTS, TENANT_TOKENS, REPLICAS, ENGINE_REQUESTS, KV_CACHE_USE, DROPPED,
+    DISCONNECTS, TENANT_TOKENS, REPLICAS, ENGINE_REQUESTS, KV_CACHE_USE, DROPPED, CONFIG_AGE, CONFIG_REFUSED,
+    CONFIG_LEFT_OUT, DISCOVERY_AGE,
 )  # fmt: skip
 """Every metric of the gateway, in the order in which they are shown."""

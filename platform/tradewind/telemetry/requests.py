@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable
 
+from tradewind.api.steps import Steps
 from tradewind.telemetry.context import format_traceparent, parse_traceparent, parse_tracestate
-from tradewind.telemetry.metrics import GatewayMetrics
+from tradewind.telemetry.metrics import GatewayMetrics, Labels
 from tradewind.telemetry.record import RequestRecord
 from tradewind.telemetry.sampling import HeadSampler
 from tradewind.telemetry.sink import SpanSink
@@ -37,14 +37,9 @@ class RequestTelemetry:
         self._entropy = entropy
         self._on_shutdown = on_shutdown
 
-    def configure(
-        self,
-        routes: Mapping[str, AbstractSet[str]],
-        deployments: AbstractSet[str],
-        tenants: AbstractSet[str],
-    ) -> None:
-        """Set the names that may appear as metric labels: variants by route, deployments, tenants."""
-        self.metrics.configure(routes, deployments, tenants)
+    def configuring(self, labels: Labels) -> Steps[None]:
+        """Set the names that may become metric labels, in the first step; forget those that are gone."""
+        return self.metrics.configuring(labels)
 
     def start(
         self,

@@ -93,7 +93,7 @@ def test_alerts_ask_for_metrics_that_exist_and_say_what_to_do() -> None:
     (rules,) = [manifest for manifest in manifests(values_of("all")) if manifest["kind"] == "PrometheusRule"]
     known = gateway_names() | operator_names() | labels()
     alerts = [rule for group in rules["spec"]["groups"] for rule in group["rules"]]
-    assert len({rule["alert"] for rule in alerts}) == len(alerts) == 20
+    assert len({rule["alert"] for rule in alerts}) == len(alerts) == 22
     for rule in alerts:
         assert set(NAME.findall(rule["expr"])) <= known
         assert rule["labels"]["severity"] in ("critical", "warning", "info")

@@ -13,7 +13,7 @@ from tests.fakes.serve_api import FakeServeApi, State
 from tests.unit.cli.running import alive, platform, run
 from tests.unit.telemetry.builders import Clock, request, telemetry
 from tradewind.cli import manifests
-from tradewind.cli.status import adapters_table, failed_adapters, routes_table
+from tradewind.cli.status import adapters_table, failed_adapters, not_taken, routes_table
 from tradewind.cli.traffic import Traffic, read_traffic, scrape
 from tradewind.compiler.compile import Compiled
 from tradewind.serve.local import free_port
@@ -84,6 +84,14 @@ def test_each_adapter_has_its_line_and_says_what_it_waits_for_or_why_it_failed()
 def test_without_adapters_there_is_no_table_of_them(told: dict[str, object]) -> None:
     assert adapters_table(told) is None
     assert failed_adapters(told) == []
+
+
+def test_what_the_gateway_does_not_take_is_named_with_its_reason() -> None:
+    left = {"kind": "route", "name": "chat", "why": "assign_by: 'x'", "kept": True}
+    told = {"configuration": {"refused": {"revision": "r2", "why": "no key"}, "left_out": [left]}}
+    assert not_taken(told) == ["configuration r2 (no key)", "route chat (assign_by: 'x')"]
+    for silent in ({}, {"configuration": {"refused": None, "left_out": []}}):
+        assert not_taken(silent) == []
 
 
 def test_without_a_platform_it_fails_and_says_where_it_looked(home: Path) -> None:

@@ -11,7 +11,7 @@ from aiohttp import web
 from tests.unit.operator.desired.worlds import busy
 from tradewind.rayapi.client import ControlError
 from tradewind_operator.credentials import Credentials
-from tradewind_operator.status.live import AdapterLive, Live
+from tradewind_operator.status.live import AdapterLive, Live, Unread
 from tradewind_operator.tending import Charge, Tender, parse_gateway
 
 CREDENTIALS = Credentials("ray-token", "internal-token", b"k" * 64)
@@ -148,3 +148,39 @@ async def test_nothing_is_sent_where_it_could_not_be_noted_before(platform: Plat
     live = await tender.tend(charge, CREDENTIALS, refuse)
     assert (live.sent, live.problem) == (False, "it could not be noted")
     assert live.apps is not None
+
+
+def test_what_a_gateway_refuses_and_cannot_read_is_learned() -> None:
+    left_out = {"kind": "route", "name": "chat", "why": "assign_by: ...", "kept": True}
+    told = {
+        "revision": "r1",
+        "age_s": 3.0,
+        "refused": {"revision": "r2", "why": "token=0123456789abcdef is wrong"},
+        "left_out": [left_out, {"kind": 3}, "text"],
+    }
+    live = parse_gateway({"revision": "r1", "configuration": told})
+    assert live is not None
+    assert (live.refused, live.why) == ("r2", "token=[redacted] is wrong")
+    assert live.unread == (
+        Unread("route", "chat", "assign_by: ...", kept=True),
+        Unread("3", "", "", kept=False),
+    )
+    assert live.unread_entry("route", "chat") == live.unread[0]
+    assert live.unread_entry("deployment", "chat") is None
+
+
+@pytest.mark.parametrize(
+    "configuration",
+    [None, 3, {}, {"refused": None, "left_out": None}, {"refused": "r", "left_out": {"a": 1}}],
+)
+def test_a_gateway_that_says_less_refuses_nothing(configuration: Any) -> None:
+    live = parse_gateway({"revision": "r1", "configuration": configuration})
+    assert live is not None
+    assert (live.refused, live.unread) == ("", ())
+
+
+def test_a_refusal_without_words_is_one_all_the_same() -> None:
+    live = parse_gateway({"revision": "r1", "configuration": {"refused": {"why": "x" * 9_999}}})
+    assert live is not None
+    assert live.refused == "without a revision"
+    assert len(live.why) == 300

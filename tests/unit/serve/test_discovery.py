@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorUnavailableError
+from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.serve._private.common import RequestProtocol
-from ray.serve._private.long_poll import LongPollClient, LongPollNamespace, UpdatedObject
+from ray.serve._private.controller import ServeController
+from ray.serve._private.long_poll import (
+    LISTEN_FOR_CHANGE_REQUEST_TIMEOUT_S,
+    LongPollHost,
+    LongPollNamespace,
+    LongPollState,
+    UpdatedObject,
+)
 from ray.serve.schema import Target, TargetGroup
 
 from tradewind.compiler.ray_environment import Ports, ray_environment
 from tradewind.serve import discovery
-from tradewind.serve.discovery import HOLD_S, RECOVERY_S, Address, Held, _Listener, addresses_by_app
+from tradewind.serve.discovery import (
+    HOLD_S,
+    RECOVERY_S,
+    SILENCE_S,
+    Address,
+    Controller,
+    Held,
+    ReplicaDiscovery,
+    addresses_by_app,
+)
+from tradewind.serve.listening import Update
 
 
 def group(app: str, protocol: RequestProtocol, *targets: Target) -> TargetGroup:
@@ -38,10 +58,22 @@ def test_addresses_come_per_application_with_the_replicas_own_name() -> None:
     }
 
 
-def test_the_installed_ray_has_what_discovery_listens_to() -> None:
-    assert LongPollNamespace.TARGET_GROUPS.name == "TARGET_GROUPS"
-    parameters = LongPollClient.__init__.__annotations__
-    assert {"host_actor", "key_listeners", "call_in_event_loop", "client_id"} <= parameters.keys()
+async def test_the_installed_ray_has_what_discovery_listens_to() -> None:
+    assert list(inspect.signature(ServeController.listen_for_change).parameters)[1:] == [
+        "keys_to_snapshot_ids"
+    ]
+    host = LongPollHost(listen_for_change_request_timeout_s=(0.0, 0.0))
+    host.notify_changed({LongPollNamespace.TARGET_GROUPS: ["groups"]})
+    answer = await host.listen_for_change({LongPollNamespace.TARGET_GROUPS: -1})
+    change = answer[LongPollNamespace.TARGET_GROUPS]
+    assert change.object_snapshot == ["groups"]
+    number = {LongPollNamespace.TARGET_GROUPS: change.snapshot_id}
+    assert change.snapshot_id >= 0
+    assert await host.listen_for_change(number) == LongPollState.TIME_OUT
+
+
+def test_a_controller_that_lives_answers_before_its_silence_counts() -> None:
+    assert max(LISTEN_FOR_CHANGE_REQUEST_TIMEOUT_S) + 10 < SILENCE_S
 
 
 ONE, TWO = (Address("10.0.0.1", port, f"r{port}") for port in (1, 2))
@@ -149,58 +181,118 @@ def test_what_a_new_controller_does_not_find_in_time_is_gone() -> None:
     assert watch.armed[1:] == []
 
 
-class Listening:
-    """A listener of the installed Ray's on a controller that answers what it is told."""
+class Actor:
+    """Serve's controller as an actor: what `listen_for_change.remote` is given, and what comes of it."""
 
-    def __init__(self) -> None:
-        self.new = 0
-        self.told: list[Any] = []
-        self.client = _Listener(
-            self, {"groups": self.told.append}, asyncio.get_running_loop(), client_id="g", on_new=self._count
-        )
-
-    def _count(self) -> None:
-        self.new += 1
+    def __init__(self, *answers: Any) -> None:
+        self._answers = list(answers)
+        self.asked: list[Any] = []
 
     @property
-    def listen_for_change(self) -> Listening:
+    def listen_for_change(self) -> Actor:
         return self
 
-    def remote(self, snapshot_ids: dict[str, int]) -> Listening:
-        self.asked = dict(snapshot_ids)
-        return self
-
-    def _on_completed(self, callback: Callable[[Any], None]) -> None:
-        self.answer = callback
-
-    async def tell(self, number: int) -> None:
-        await asyncio.sleep(0)  # it polls in the event loop
-        self.answer({"groups": UpdatedObject(number, number, 0.0)})
-        await asyncio.sleep(0.01)
-
-
-async def test_another_controller_is_told_by_the_number_of_its_change() -> None:
-    listening = Listening()
-    for number in (500, 501, 510):
-        await listening.tell(number)
-    assert (listening.told, listening.new, listening.asked) == ([500, 501, 510], 0, {"groups": 510})
-    await listening.tell(7)
-    assert (listening.told[-1], listening.new) == (7, 1)
-    await listening.tell(900_000)
-    assert listening.new == 2
+    def remote(self, snapshot_ids: Mapping[Any, int]) -> asyncio.Future[Any]:
+        self.asked.append(dict(snapshot_ids))
+        future = asyncio.get_running_loop().create_future()
+        if not self._answers:
+            return future
+        answer = self._answers.pop(0)
+        if isinstance(answer, BaseException):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+        return future
 
 
-@pytest.mark.parametrize("error", [ActorUnavailableError("away", None), ConnectionError("away")])
-async def test_it_listens_again_when_the_controller_was_away(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
+GROUPS = LongPollNamespace.TARGET_GROUPS
+
+
+async def test_a_controller_tells_its_target_groups_or_that_nothing_changed() -> None:
+    change = UpdatedObject(["groups"], 7, 0.0)
+    actor = Actor({GROUPS: change}, LongPollState.TIME_OUT, {})
+    controller = Controller(lambda: actor)
+    assert await controller.newer(-1) == Update(7, ["groups"])
+    assert await controller.newer(7) is None
+    assert await controller.newer(7) is None
+    assert actor.asked == [{GROUPS: -1}, {GROUPS: 7}, {GROUPS: 7}]
+
+
+async def test_one_that_is_away_is_asked_again_and_one_that_died_is_looked_for_anew() -> None:
+    first = Actor(ActorUnavailableError("away", None), ActorDiedError())
+    second = Actor(LongPollState.TIME_OUT)
+    found = [first, second]
+    controller = Controller(lambda: found.pop(0))
+    with pytest.raises(ActorUnavailableError):
+        await controller.newer(1)
+    assert found == [second]
+    with pytest.raises(ActorDiedError):
+        await controller.newer(1)
+    assert await controller.newer(1) is None
+    assert found == []
+
+
+async def test_one_that_says_nothing_is_looked_for_anew() -> None:
+    silent, second = Actor(), Actor(LongPollState.TIME_OUT)
+    found = [silent, second]
+    controller = Controller(lambda: found.pop(0))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(controller.newer(1), 0.01)
+    assert await controller.newer(1) is None
+
+
+async def test_a_search_that_blocks_blocks_neither_the_loop_nor_a_second_thread(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(discovery, "_AGAIN_S", 0.0)
-    listening = Listening()
-    await listening.tell(1)
-    listening.asked = {}
-    listening.answer(error)
-    await asyncio.sleep(0.05)
-    assert listening.asked == {"groups": 1}
-    await listening.tell(2)
-    assert listening.told == [1, 2]
-    listening.client.stop()
+    monkeypatch.setattr(discovery, "FIND_S", 0.01)
+    free, searches = threading.Event(), []
+
+    def find() -> Actor:
+        searches.append(1)
+        assert free.wait(5)
+        return Actor(LongPollState.TIME_OUT)
+
+    controller = Controller(find)
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            await controller.newer(1)
+    free.set()
+    async with asyncio.timeout(5):
+        while True:
+            with contextlib.suppress(TimeoutError):
+                assert await controller.newer(1) is None
+                break
+    assert len(searches) == 1
+
+
+async def test_a_search_that_fails_is_made_again() -> None:
+    found: list[Any] = [ValueError("no actor"), Actor(LongPollState.TIME_OUT)]
+
+    def find() -> Any:
+        if isinstance(one := found.pop(0), Exception):
+            raise one
+        return one
+
+    controller = Controller(find)
+    with pytest.raises(ValueError, match="no actor"):
+        await controller.newer(1)
+    assert await controller.newer(1) is None
+
+
+async def test_replicas_come_from_the_controller_to_who_listens() -> None:
+    groups = [group("a", RequestProtocol.HTTP, target(30000, "r1"))]
+    told: list[Any] = []
+    arrived = asyncio.Event()
+
+    def take(found: Mapping[str, Sequence[Address]]) -> None:
+        told.append(found)
+        arrived.set()
+
+    actor = Actor(ActorUnavailableError("away", None), {GROUPS: UpdatedObject(groups, 7, 0.0)})
+    listening = ReplicaDiscovery(take, lambda: actor)
+    listening.start()
+    async with asyncio.timeout(10):
+        await arrived.wait()
+    assert told == [{"a": [Address("10.0.0.1", 30000, "r1")]}]
+    assert listening.age() < 1.0
+    listening.stop()

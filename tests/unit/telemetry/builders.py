@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from opentelemetry.sdk.trace import sampling
 
-from tradewind.telemetry.metrics import GatewayMetrics
+from tradewind.api.steps import at_once
+from tradewind.telemetry.metrics import GatewayMetrics, Labels
 from tradewind.telemetry.record import RequestRecord
 from tradewind.telemetry.requests import RequestTelemetry
 from tradewind.telemetry.sampling import HeadSampler
@@ -71,8 +72,16 @@ def telemetry(
         clock,
         counting_entropy(),
     )
-    made.configure({"chat": {"control", "candidate"}}, {"llama", "mistral"}, {"acme"})
+    configure(made, {"chat": {"control", "candidate"}}, {"llama", "mistral"}, {"acme"})
     return made
+
+
+def configure(
+    made: RequestTelemetry, routes: Mapping[str, set[str]], deployments: set[str], tenants: set[str]
+) -> None:
+    """Take over names, at once; a deployment is a route of its own name too."""
+    own = {name: {name} for name in deployments}
+    at_once(made.configuring(Labels(own | dict(routes), deployments, tenants)))
 
 
 def answered(record: RequestRecord, clock: Clock, chunks: int = 3) -> RequestRecord:

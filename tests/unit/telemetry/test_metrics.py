@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from tests.unit.telemetry.builders import MS, SECOND, START, Clock, answered, request, telemetry
+from tests.unit.telemetry.builders import MS, SECOND, START, Clock, answered, configure, request, telemetry
 from tradewind.telemetry import names
 from tradewind.telemetry.cells import Ring
 from tradewind.telemetry.metrics import GatewayMetrics, Series
@@ -97,7 +97,7 @@ def test_deployment_is_a_route_of_its_own_name() -> None:
 def test_groups_are_bounded_even_if_the_configuration_is_huge() -> None:
     clock = Clock()
     made = telemetry(clock, metrics=GatewayMetrics(clock, max_groups=10))
-    made.configure({f"r{n}": {"v"} for n in range(100)}, set(), set())
+    configure(made, {f"r{n}": {"v"} for n in range(100)}, set(), set())
     for number in range(100):
         record = made.start("/v1/chat/completions", "chat", None, None)
         record.route, record.variant, record.status = f"r{number}", "v", 200
@@ -113,9 +113,33 @@ def test_series_of_names_that_are_gone_go_too() -> None:
     request(made, clock)
     made.metrics.set_engine_load("llama", 1, 2, 0.5)
     made.metrics.set_replicas("llama", 2, 0)
-    made.configure({}, {"mistral"}, set())
+    configure(made, {}, {"mistral"}, set())
     left = {spec.name for spec in names.METRICS if series(made, spec)}
     assert left == {names.ACTIVE_REQUESTS.name, names.DROPPED.name}
+
+
+def test_the_configurations_age_grows_and_a_new_one_begins_anew() -> None:
+    clock = Clock()
+    made = telemetry(clock)
+    assert not series(made, names.CONFIG_AGE)
+    assert not series(made, names.CONFIG_REFUSED)
+    made.metrics.set_configuration("r1", {"route": 2})
+    clock.forward(90 * SECOND)
+    made.metrics.set_refused()
+    assert {labels: one.value for labels, one in series(made, names.CONFIG_AGE).items()} == {("r1",): 90}
+    assert series(made, names.CONFIG_REFUSED)[()].value == 1
+    assert series(made, names.CONFIG_LEFT_OUT)[("route",)].value == 2
+    made.metrics.set_configuration("r2", {"route": 0})
+    assert {labels: one.value for labels, one in series(made, names.CONFIG_AGE).items()} == {("r2",): 0}
+    assert series(made, names.CONFIG_REFUSED)[()].value == 0
+    assert series(made, names.CONFIG_LEFT_OUT)[("route",)].value == 0
+
+
+def test_discoverys_age_is_read_when_it_is_shown() -> None:
+    made, age = telemetry(), [3.0, 4.0]
+    assert not series(made, names.DISCOVERY_AGE)
+    made.metrics.watch_discovery(lambda: age.pop(0))
+    assert [series(made, names.DISCOVERY_AGE)[()].value for _ in range(2)] == [3.0, 4.0]
 
 
 def test_engine_load_of_known_deployments_is_shown() -> None:
@@ -207,7 +231,7 @@ def test_reader_in_another_thread_sees_whole_numbers_that_only_grow() -> None:
     for number in range(2_000):
         request(made, clock)
         if number % 100 == 0:  # new series while the reader goes through them
-            made.configure({"chat": {"control"}, f"r{number}": {"v"}}, {"llama"}, {"acme"})
+            configure(made, {"chat": {"control"}, f"r{number}": {"v"}}, {"llama"}, {"acme"})
     done.set()
     reader.join()
     assert seen == sorted(seen)

@@ -12,7 +12,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.otlp import OtlpCollector, otlp_collector, plain
-from tests.unit.telemetry.builders import CANARY, START, Clock, answered
+from tests.unit.telemetry.builders import CANARY, START, Clock, answered, configure
 from tests.unit.telemetry.test_tree import engine_spans
 from tradewind.telemetry import names
 from tradewind.telemetry.localfile import LocalFile
@@ -62,7 +62,7 @@ def test_caller_gateway_engine_and_vllm_are_one_chain(
     configured: str, collector: OtlpCollector, tmp_path: Path
 ) -> None:
     gateway = gateway_telemetry("gw-1", home=tmp_path)
-    gateway.configure({"chat": {"control"}}, {"llama"}, {"acme"})
+    configure(gateway, {"chat": {"control"}}, {"llama"}, {"acme"})
     clock = Clock()
     record = answered(gateway.start("/v1/chat/completions", "chat", CALLER, b"vendor=1"), clock)
     engine = setup_tracing(names.ENGINE_SERVICE, "en-1", home=tmp_path)
@@ -94,7 +94,7 @@ def test_metrics_are_the_same_by_otlp_and_by_scrape(
     configured: str, collector: OtlpCollector, tmp_path: Path
 ) -> None:
     gateway = gateway_telemetry(home=tmp_path)
-    gateway.configure({"chat": {"control"}}, {"llama"}, {"acme"})
+    configure(gateway, {"chat": {"control"}}, {"llama"}, {"acme"})
     clock = Clock()
     for _ in range(3):
         gateway.finish(answered(gateway.start("/v1/chat/completions", "chat", None, None), clock))
@@ -112,7 +112,8 @@ def test_metrics_are_the_same_by_otlp_and_by_scrape(
     sent = collector.last_metrics()
     assert set(sent) == {spec.name for spec in names.METRICS} - {
         names.QUEUE_DURATION.name, names.COLD_START_DURATION.name, names.RETRIES.name, names.FALLBACKS.name,
-        names.DISCONNECTS.name,
+        names.DISCONNECTS.name, names.CONFIG_AGE.name, names.CONFIG_REFUSED.name, names.CONFIG_LEFT_OUT.name,
+        names.DISCOVERY_AGE.name,
     }  # fmt: skip
     for spec in names.METRICS:
         metric = sent.get(spec.name)
