@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from tests.unit.gateway.asgi import TOKEN, Client, Records, make_gateway
+from tradewind.api.steps import at_once
 from tradewind.api.wire import GatewayConfig
 from tradewind.gateway.app import Gateway
 from tradewind.gateway.prober import Pace, stats_fetch
@@ -39,7 +40,8 @@ async def way(settings: GatewayConfig, *ports: int, pace: Pace = QUICK) -> Async
     gateway, records, metrics, upstream = make_gateway()
     gateway.configure(settings)
     rotation = Rotation(gateway, metrics, stats_fetch(upstream, TOKEN), pace=pace)
-    rotation.update({settings.deployments[0]: [ReplicaAddress("127.0.0.1", port) for port in ports]})
+    at = [ReplicaAddress("127.0.0.1", port) for port in ports]
+    at_once(rotation.updating({settings.deployments[0]: at}))
     try:
         yield Way(gateway, Client(gateway), records, upstream)
     finally:
