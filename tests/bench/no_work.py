@@ -118,6 +118,9 @@ class NoWorkReplica:
     async def __serve_build_asgi_app__(self) -> NoWork:
         return NoWork(home.internal_token(), self._interval_s)
 
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Every engine is told its bound, which nothing here comes near."""
+
 
 _engine = serve.deployment(name="engine")(serve.ingress()(NoWorkReplica))
 

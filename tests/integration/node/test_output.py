@@ -50,7 +50,7 @@ def test_every_line_is_an_object_that_says_when_how_bad_who_and_which_pod(node: 
 
 
 def test_gateway_engine_vllm_and_serve_all_speak(node: Node) -> None:
-    assert node.has(service="gateway", logger="tradewind.serve.applications", message="is in force")
+    assert node.has(service="gateway", logger="tradewind.gateway.intake", message="is in force")
     assert node.has(service="engine", model="tiny", message="engine tiny is ready")
     assert node.has(logger="vllm", process="EngineCore", model="tiny")
     assert node.has(logger="ray.serve", component="controller", message="Adding 1 replica")
