@@ -51,10 +51,9 @@ _CLOSE: Final = (
 )
 
 
-def _waits(condition: str, limit_s: int, action: str = "") -> str:
+def _waits(condition: str, limit_s: int, action: str) -> str:
     """Shell that runs `action` every two seconds while `condition` holds, for `limit_s` at most."""
-    body = f"{action}; " if action else ""
-    return f"n=0; while {body}[ $n -lt {limit_s} ] && {condition}; do sleep 2; n=$((n+2)); done"
+    return f"n=0; while {action}; [ $n -lt {limit_s} ] && {condition}; do sleep 2; n=$((n+2)); done"
 
 
 def gateway_leaves() -> Manifest:

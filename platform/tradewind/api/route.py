@@ -11,8 +11,8 @@ from pydantic import Field
 from tradewind.api.headers import RESERVED_PREFIX
 from tradewind.api.model import ApiModel, Fault, ResourceModel, repeated
 from tradewind.api.values import Between, Duration, HeaderName, Line, ModelName, Name
+from tradewind.api.wire import HEADER_SOURCE, UNIT_SOURCES
 
-UNITS = ("user", "session", "tenant", "request")
 UNIT_PATTERN = re.compile(r"header:[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 
 
@@ -75,10 +75,10 @@ class Assignment(ApiModel):
                 ("by", position), "found 'request' before others; allowed: last, because every request has it"
             )
         for position, unit in enumerate(self.by):
-            if unit not in UNITS and not UNIT_PATTERN.fullmatch(unit):
-                allowed = ", ".join(("header:<name>", *UNITS))
+            if unit not in UNIT_SOURCES and not UNIT_PATTERN.fullmatch(unit):
+                allowed = ", ".join(("header:<name>", *UNIT_SOURCES))
                 yield Fault(("by", position), f"found {unit!r}; allowed: {allowed}")
-            elif unit.startswith("header:") and _reserved(unit.removeprefix("header:")):
+            elif unit.startswith(HEADER_SOURCE) and _reserved(unit.removeprefix(HEADER_SOURCE)):
                 yield Fault(
                     ("by", position), f"found {unit!r}; allowed: a header that is not the platform's own"
                 )

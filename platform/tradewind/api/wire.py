@@ -125,7 +125,7 @@ class RetryEntry(WireModel):
     """Retries allowed as a share of recent requests."""
 
 
-UNIT_SOURCES: Final = frozenset({"user", "session", "tenant", "request"})
+UNIT_SOURCES: Final = ("user", "session", "tenant", "request")
 HEADER_SOURCE: Final = "header:"
 
 

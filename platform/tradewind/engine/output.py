@@ -21,6 +21,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TextIO
 
+from tradewind.telemetry.line_budget import SAY_AFTER_S
 from tradewind.telemetry.line_mark import mark_of
 from tradewind.telemetry.lines import LineBuffer, LineFormat
 from tradewind.telemetry.logs import redirect_console
@@ -30,8 +31,6 @@ from tradewind.telemetry.redaction import redact
 _RING_BYTES = 256 * 1024
 _PIPE_BYTES = 1024 * 1024
 _F_SETPIPE_SZ = 1031
-_SAY_S = 1.0
-"""Until it is looked again whether to say how many lines were left out."""
 
 
 class _WayOut(io.TextIOBase):
@@ -128,7 +127,7 @@ class OutputTee:
     def _copy(self, selector: selectors.BaseSelector) -> None:
         with selector:
             while selector.get_map():
-                ready = selector.select(_SAY_S if self._lines.owes else None)
+                ready = selector.select(SAY_AFTER_S if self._lines.owes else None)
                 for key, _ in ready:
                     copied: _Copied = key.data
                     block = os.read(key.fd, 65536)

@@ -105,7 +105,7 @@ class Gateway:
     @property
     def revision(self) -> str | None:
         """Revision of the configuration in force."""
-        return None if self._state is None else self._state.config.revision
+        return None if self.config is None else self.config.revision
 
     @property
     def config(self) -> GatewayConfig | None:
@@ -154,9 +154,8 @@ class Gateway:
         if not await self._over(timeout_s):
             _log.warning("shut down with requests under way", extra={"requests": self._active})
         await self._upstream.close()
-        await self._over(
-            _LAST_WORDS_S
-        )  # what was cut just now has an error event to send, and its usage to ask
+        # What was cut just now has an error event to send, and its usage to ask.
+        await self._over(_LAST_WORDS_S)
         await self._late_usage.close()
 
     async def _over(self, timeout_s: float | None) -> bool:

@@ -17,14 +17,11 @@ from tradewind.gateway.models import list_models, show_model
 from tradewind.gateway.openapi import openapi_document
 from tradewind.gateway.problems import Header, Refused
 from tradewind.gateway.state import State
-from tradewind.gateway.stored_responses import not_kept
+from tradewind.gateway.stored_responses import CANCEL, INPUT_ITEMS, RESPONSE, not_kept
 from tradewind.version import version
 
 MODELS: Final = "/v1/models"
 MODEL: Final = "/v1/models/{model}"
-RESPONSE: Final = "/v1/responses/{response_id}"
-CANCEL: Final = RESPONSE + "/cancel"
-INPUT_ITEMS: Final = RESPONSE + "/input_items"
 METRICS: Final = "/metrics"
 READY: Final = frozenset(("/readyz", "/health", "/ping"))
 """The same answer: `/health` and `/ping` are what load balancers made for other servers ask."""

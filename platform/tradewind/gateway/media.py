@@ -14,6 +14,7 @@ import msgspec
 from tradewind.api.problems import Code
 from tradewind.gateway.limits import Fields, structure
 from tradewind.gateway.problems import Refused
+from tradewind.gateway.rules import LIST, NULL, OBJECT, QUOTE, first_byte
 
 _URL_KEYS = frozenset(("image_url", "audio_url", "video_url", "file_url"))
 _CALLERS_OWN = frozenset(
@@ -26,7 +27,6 @@ MEDIA_PASSES = 4
 
 _SPARE_BYTES = 1024 * 1024
 _BODY_BYTES = 65_536
-_QUOTE, _LIST, _OBJECT = b'"[{'
 _Members = dict[str, msgspec.Raw]
 _text = msgspec.json.Decoder(str).decode
 _object = msgspec.json.Decoder(_Members).decode
@@ -53,12 +53,8 @@ def check_media(fields: Fields, names: tuple[str, ...], values: int) -> None:
     """
     for name in names:
         raw = fields.get(name)
-        if raw is not None and _kind(raw) != _QUOTE:
+        if raw is not None and first_byte(raw) != QUOTE:
             _Walk(name, raw).run(raw, count=values > MEDIA_VALUES)
-
-
-def _kind(raw: msgspec.Raw) -> int:
-    return memoryview(raw)[0]
 
 
 class _Walk:
@@ -80,7 +76,7 @@ class _Walk:
             self._bytes -= len(memoryview(raw))
             if self._bytes < 0:
                 raise self._too_complex("nests long content too deep")
-            if _kind(raw) == _OBJECT:
+            if first_byte(raw) == OBJECT:
                 self._check(key, _object(raw))
             else:
                 self._check_list(key, raw)
@@ -97,10 +93,10 @@ class _Walk:
 
     def _push(self, key: str, raw: msgspec.Raw) -> None:
         """A value to look at: containers later, a URL at once."""
-        kind = _kind(raw)
-        if kind in (_LIST, _OBJECT):
+        kind = first_byte(raw)
+        if kind in (LIST, OBJECT):
             self._pending.append((key, raw))
-        elif kind == _QUOTE and key in _URL_KEYS:
+        elif kind == QUOTE and key in _URL_KEYS:
             _check_url(raw, self._param)
 
     def _check_list(self, key: str, raw: msgspec.Raw) -> None:
@@ -120,7 +116,7 @@ class _Walk:
             url = members.get("url")
             if url is not None:
                 _check_url(url, self._param)
-        if members.get("uuid", _NULL) != _NULL:
+        if members.get("uuid", NULL) != NULL:
             raise Refused(
                 Code.FIELD_NOT_ALLOWED,
                 "Media cannot be named by a uuid; send them inline.",
@@ -136,14 +132,13 @@ class _Walk:
         return Refused(Code.JSON_TOO_COMPLEX, f"{self._param} {what}.", param=self._param)
 
 
-_NULL = msgspec.Raw(b"null")
 _BASE64 = msgspec.Raw(b'"base64"')
 _TOOL_USE = msgspec.Raw(b'"tool_use"')
 
 
 def _check_url(url: msgspec.Raw, param: str) -> None:
     """Nothing but a string is fetched."""
-    if _kind(url) != _QUOTE:
+    if first_byte(url) != QUOTE:
         return
     start = bytes(memoryview(url)[1:32])
     scheme = _text(url)[:5] if b"\\" in start else start[:5].decode(errors="replace")

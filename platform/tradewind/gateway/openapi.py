@@ -7,6 +7,7 @@ from typing import Any
 
 from tradewind.api.problems import Code
 from tradewind.gateway.endpoints import ENDPOINTS, Endpoint
+from tradewind.gateway.stored_responses import CANCEL, INPUT_ITEMS, RESPONSE
 from tradewind.gateway.tokens import MAX_ID
 
 _TEXT = {"type": "string"}
@@ -197,14 +198,13 @@ def _stored_responses() -> dict[str, Any]:
             "responses": _errors((*_KEYED, Code.RESPONSE_NOT_FOUND)),
         }
 
-    path = "/v1/responses/{response_id}"
     return {
-        path: {
+        RESPONSE: {
             "get": refused("show_response", "Fetch a response"),
             "delete": refused("delete_response", "Delete a response"),
         },
-        f"{path}/cancel": {"post": refused("cancel_response", "Cancel a response")},
-        f"{path}/input_items": {"get": refused("list_input_items", "List what a response was asked")},
+        CANCEL: {"post": refused("cancel_response", "Cancel a response")},
+        INPUT_ITEMS: {"get": refused("list_input_items", "List what a response was asked")},
     }
 
 

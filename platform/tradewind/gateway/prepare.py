@@ -157,14 +157,7 @@ def _whole(fields: Fields, name: str) -> int:
 
 def _text(fields: Fields, name: str) -> str | None:
     raw = fields.get(name)
-    return None if raw is None or raw == _NULL else _identifier(name, raw)
-
-
-def _identifier(name: str, raw: msgspec.Raw) -> str:
-    text = rules.text_within(raw, rules.NAME_CHARS)
-    if text is None:
-        raise rules.invalid(name, f"a string of at most {rules.NAME_CHARS} characters")
-    return text
+    return None if raw is None or raw == _NULL else rules.identifier(name, raw)
 
 
 def _user(fields: Fields, endpoint: Endpoint) -> str | None:
@@ -177,7 +170,7 @@ def _user(fields: Fields, endpoint: Endpoint) -> str | None:
     user = rules.small_object("metadata", raw).get("user_id")
     if user is None or user == _NULL:
         return None
-    return _identifier("metadata.user_id", user)
+    return rules.identifier("metadata.user_id", user)
 
 
 def _wants_usage(fields: Fields) -> bool:

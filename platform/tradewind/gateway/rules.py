@@ -42,7 +42,8 @@ FALSE: Final = msgspec.Raw(b"false")
 NULL: Final = msgspec.Raw(b"null")
 
 _NUMBER_BYTES = 24
-_QUOTE, _LIST, _OBJECT = b'"[{'
+QUOTE, LIST, OBJECT = b'"[{'
+"""First bytes of a value, which say what kind it is."""
 _integer = msgspec.json.Decoder(int).decode
 _text = msgspec.json.Decoder(str).decode
 _texts = msgspec.json.Decoder(list[str]).decode
@@ -84,7 +85,7 @@ def whole_number(raw: msgspec.Raw) -> int | None:
 
 def text_within(raw: msgspec.Raw, chars: int) -> str | None:
     """The text in `raw`; None when it is none, or one of more than `chars` characters."""
-    if len(memoryview(raw)) > chars * CHAR_BYTES + 2 or first_byte(raw) != _QUOTE:
+    if len(memoryview(raw)) > chars * CHAR_BYTES + 2 or first_byte(raw) != QUOTE:
         return None
     value: str = _text(raw)
     return value if len(value) <= chars else None
@@ -96,10 +97,17 @@ def boolean(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
         raise invalid(name, "true or false")
 
 
+def identifier(name: str, raw: msgspec.Raw) -> str:
+    """The text in `raw`, which names somebody or something; Refused when it is none or too long."""
+    text = text_within(raw, NAME_CHARS)
+    if text is None:
+        raise invalid(name, f"a string of at most {NAME_CHARS} characters")
+    return text
+
+
 def short_text(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
     """A string that serves as an identifier."""
-    if text_within(raw, NAME_CHARS) is None:
-        raise invalid(name, f"a string of at most {NAME_CHARS} characters")
+    identifier(name, raw)
 
 
 def refused(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
@@ -151,7 +159,7 @@ def _decoder_of(most: int) -> Callable[[msgspec.Raw], Any]:
 
 def check_length(name: str, raw: msgspec.Raw, most: int, what: str) -> None:
     """Raises Refused when `raw` is no list or one of more than `most` items."""
-    if first_byte(raw) != _LIST:
+    if first_byte(raw) != LIST:
         raise invalid(name, "a list")
     # Commas come cheaper than items, and nearly every list is short and has few.
     if len(memoryview(raw)) <= OBJECT_BYTES and bytes(raw).count(b",") < most:
@@ -162,7 +170,7 @@ def check_length(name: str, raw: msgspec.Raw, most: int, what: str) -> None:
 
 def small_object(name: str, raw: msgspec.Raw) -> dict[str, msgspec.Raw]:
     """Members of an object of settings, each as raw JSON; Refused when it is none or too large for one."""
-    if first_byte(raw) != _OBJECT:
+    if first_byte(raw) != OBJECT:
         raise invalid(name, "an object")
     if len(memoryview(raw)) > OBJECT_BYTES:
         raise invalid(name, f"an object of at most {OBJECT_BYTES} bytes")
@@ -172,7 +180,7 @@ def small_object(name: str, raw: msgspec.Raw) -> dict[str, msgspec.Raw]:
 
 def messages(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
     """A list with at least one item."""
-    if first_byte(raw) != _LIST:
+    if first_byte(raw) != LIST:
         raise invalid(name, "a list")
     if item_start(raw) == "]":
         raise invalid(name, "a list with at least one message")
@@ -209,9 +217,9 @@ def chat_logprobs(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
 def prompts(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
     """One prompt (text or token ids) or a list of them, bounded in number."""
     kind = first_byte(raw)
-    if kind not in (_QUOTE, _LIST):
+    if kind not in (QUOTE, LIST):
         raise invalid(name, "a string or a list")
-    if kind == _LIST and item_start(raw) in '"[{':
+    if kind == LIST and item_start(raw) in '"[{':
         check_length(name, raw, limits.prompts, "prompts")
 
 
@@ -220,7 +228,7 @@ def count_prompts(raw: msgspec.Raw, limits: RequestLimits) -> int:
 
     `raw` has passed `prompts`.
     """
-    if first_byte(raw) != _LIST or item_start(raw) not in '"[{]':
+    if first_byte(raw) != LIST or item_start(raw) not in '"[{]':
         return 1
     return len(items_within(raw, limits.prompts) or ())
 
@@ -235,16 +243,16 @@ _content = msgspec.json.Decoder(_Content).decode
 def documents(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
     """Texts to score: one, a list, or an object whose `content` is a list."""
     kind = first_byte(raw)
-    if kind not in (_QUOTE, _LIST, _OBJECT):
+    if kind not in (QUOTE, LIST, OBJECT):
         raise invalid(name, "a string, a list or an object")
-    inner = _content(raw).content if kind == _OBJECT else raw
-    if first_byte(inner) == _LIST:
+    inner = _content(raw).content if kind == OBJECT else raw
+    if first_byte(inner) == LIST:
         check_length(name, inner, limits.prompts, "texts")
 
 
 def tools(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
     """A list of tools, bounded in number, in size and in what their schemas hold: grammars come of them."""
-    if first_byte(raw) != _LIST:
+    if first_byte(raw) != LIST:
         raise invalid(name, "a list")
     most = TOOL_SCHEMAS * limits.schema_bytes
     if len(memoryview(raw)) > most:
@@ -259,7 +267,7 @@ def tools(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
 
 def schema_holder(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
     """`response_format`, `text` and `output_config`: an object that holds a JSON schema somewhere."""
-    if first_byte(raw) != _OBJECT:
+    if first_byte(raw) != OBJECT:
         raise invalid(name, "an object")
     check_schema(raw, name, limits, limits.schema_bytes)
 
@@ -278,7 +286,7 @@ _structured = msgspec.json.Decoder(_Structured).decode
 
 def structured_outputs(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
     """vLLM's own structured output parameters."""
-    if first_byte(raw) != _OBJECT:
+    if first_byte(raw) != OBJECT:
         raise invalid(name, "an object")
     members = _structured(raw)
     for key, rule in _STRUCTURED.items():
@@ -289,7 +297,7 @@ def structured_outputs(name: str, raw: msgspec.Raw, limits: RequestLimits) -> No
 
 def pattern(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
     """A regex or a grammar."""
-    if first_byte(raw) != _QUOTE:
+    if first_byte(raw) != QUOTE:
         raise invalid(name, "a string")
     text = text_within(raw, limits.pattern_chars)
     if text is None:

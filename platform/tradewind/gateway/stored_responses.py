@@ -6,11 +6,17 @@ So nothing is stored, and every request says all that it needs.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from tradewind.api.problems import Code
 from tradewind.api.wire import RequestLimits
 from tradewind.gateway.problems import Refused
+
+RESPONSE: Final = "/v1/responses/{response_id}"
+CANCEL: Final = RESPONSE + "/cancel"
+INPUT_ITEMS: Final = RESPONSE + "/input_items"
 
 _WHY = "responses are not kept after they were answered"
 _INSTEAD = "Send the earlier items of the conversation in input."

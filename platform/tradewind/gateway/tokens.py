@@ -42,6 +42,9 @@ def bounded(rule: Rule) -> Rule:
 def ids(name: str, raw: msgspec.Raw, limits: RequestLimits) -> None:
     """A list of token ids, as many as an answer may have."""
     wanted = f"a list of at most {limits.max_tokens} integers from 0 to {MAX_ID}"
+    # A list of integers has one comma less than integers: one that is too long is not built first.
+    if bytes(raw).count(b",") >= max(1, limits.max_tokens):
+        raise invalid(name, wanted)
     try:
         found = _ids(raw)
     except msgspec.MsgspecError:

@@ -21,7 +21,15 @@ from typing import Literal, NamedTuple
 
 from tradewind.api import headers
 from tradewind.api.steps import Steps, at_once
-from tradewind.api.wire import DeploymentEntry, GatewayConfig, Overrides, RetryEntry, RouteEntry, VariantEntry
+from tradewind.api.wire import (
+    HEADER_SOURCE,
+    DeploymentEntry,
+    GatewayConfig,
+    Overrides,
+    RetryEntry,
+    RouteEntry,
+    VariantEntry,
+)
 from tradewind.routing.assignment import Assignment
 
 Reason = Literal["rule", "sticky", "request", "direct"]
@@ -324,8 +332,8 @@ def _sources(assign_by: Sequence[str], where: str) -> tuple[UnitSource, ...]:
             break
         if name in _NAMED_SOURCES:
             sources.append(_NAMED_SOURCES[name])
-        elif name.startswith("header:") and len(name) > len("header:"):
-            sources.append(_header_source(name.removeprefix("header:").lower()))
+        elif name.startswith(HEADER_SOURCE) and len(name) > len(HEADER_SOURCE):
+            sources.append(_header_source(name.removeprefix(HEADER_SOURCE).lower()))
         else:
             allowed = "header:<name>, user, session, tenant, request"
             raise InvalidTableError(f"{where}.assign_by: {name!r} is none of {allowed}")

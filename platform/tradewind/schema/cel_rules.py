@@ -24,6 +24,7 @@ from tradewind.api import (
     secrets,
     sources,
     tenant,
+    wire,
 )
 from tradewind.api.headers import RESERVED_PREFIX
 from tradewind.api.model import ApiModel
@@ -388,9 +389,9 @@ _ROUTE: Final[Mapping[type[ApiModel], tuple[Constraint, ...]]] = {
             "by: found 'request' before others; allowed: last, because every request has it",
         ),
         Rule(
-            f"self.by.all(unit, unit in {texts(route.UNITS)} || "
+            f"self.by.all(unit, unit in {texts(wire.UNIT_SOURCES)} || "
             f"{matches('unit', f'^{route.UNIT_PATTERN.pattern}$')})",
-            f"by: allowed: header:<name>, {', '.join(route.UNITS)}",
+            f"by: allowed: header:<name>, {', '.join(wire.UNIT_SOURCES)}",
         ),
         Rule(f"self.by.all(unit, !{matches('unit', f'(?i)^header:{_RESERVED}')})", f"by: {_OWN_HEADER}"),
     ),

@@ -26,6 +26,7 @@ from typing import IO, Final
 import psutil
 
 from tradewind.serve.agent_port import tell_agent_port
+from tradewind.telemetry.line_budget import SAY_AFTER_S
 from tradewind.telemetry.line_mark import MARK, new_mark
 from tradewind.telemetry.lines import LineBuffer, LineFormat
 from tradewind.telemetry.logs import LEVEL
@@ -48,8 +49,6 @@ _F_SETPIPE_SZ: Final = 1031
 _ENDS_S: Final = 20.0
 """From the signal to end to Ray's end. Ray that is starting hears no signal before its head has answered, and
 a head that is gone for good never does. Whatever had to be drained is, before the signal comes."""
-_SAY_S: Final = 1.0
-"""Until it is looked again whether to say how many lines were left out."""
 _DRAIN_S: Final = 3.0
 """For the last lines, after Ray has ended."""
 
@@ -132,7 +131,7 @@ class _Reader:
     def _run(self) -> None:
         with self._selector:
             while self._selector.get_map():
-                ready = self._selector.select(_SAY_S if self._lines.owes else None)
+                ready = self._selector.select(SAY_AFTER_S if self._lines.owes else None)
                 for line in self._lines.overdue():
                     self._output.put(line)
                 for key, _ in ready:

@@ -14,7 +14,7 @@ BURST_LINES: Final = 2_000
 LINES_PER_S: Final = 50.0
 BURST_BYTES: Final = 1_048_576
 BYTES_PER_S: Final = 32_768.0
-_SAY_AFTER_S: Final = 1.0
+SAY_AFTER_S: Final = 1.0
 """Between two words about what was dropped."""
 
 
@@ -30,7 +30,7 @@ class LineBudget:
         self._at = clock()
         self._lines = float(BURST_LINES)
         self._bytes = float(BURST_BYTES)
-        self._said = self._at - _SAY_AFTER_S
+        self._said = self._at - SAY_AFTER_S
         self.dropped_lines = 0
         self.dropped_bytes = 0
 
@@ -50,7 +50,7 @@ class LineBudget:
 
     def due(self) -> bool:
         """Whether it is time to say how much was dropped."""
-        return self.dropped_lines > 0 and self._clock() - self._said >= _SAY_AFTER_S
+        return self.dropped_lines > 0 and self._clock() - self._said >= SAY_AFTER_S
 
     def account(self) -> tuple[int, int]:
         """Lines and bytes dropped since the last account."""

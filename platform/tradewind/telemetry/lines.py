@@ -64,7 +64,7 @@ _QUIET: Final = frozenset({"debug", "info"})
 _NATIVE_IDS: Final = frozenset(
     f"{kind}_id"
     for kind in ("actor", "job", "node", "object", "task", "worker", "placement_group", "component")
-)
+) | {"component"}
 
 _FORMATS: Final = (
     ("vllm", _VLLM),
@@ -222,9 +222,7 @@ def _native(line: bytes) -> Record | None:
     if found is None or "levelname" not in found:
         return None
     ids = {
-        key: _short(value)
-        for key, value in found.items()
-        if (key in _NATIVE_IDS or key == "component") and isinstance(value, str)
+        key: _short(value) for key, value in found.items() if key in _NATIVE_IDS and isinstance(value, str)
     }
     return {
         "level": _level(str(found["levelname"])),
