@@ -9,7 +9,7 @@ FILE   ?= examples/quickstart.yaml
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up test e2e cluster-up cluster-down check format bench chart lock clean distclean env env-dev python
+.PHONY: help up test e2e cluster-up cluster-down check format bench soak chart lock clean distclean env env-dev python
 .PHONY: check-lint check-format check-types check-layers check-generated check-locks
 MAKEFLAGS += --no-print-directory
 # Images for containers often set it, and then each of an engine's two processes compiles 10 s of Python anew.
@@ -24,6 +24,7 @@ help: ## what can be made
 	@echo "make check     linters, types, import layers, generated files and locks"
 	@echo "make format    let ruff rewrite what it can"
 	@echo "make bench     CPU per request and token of the gateway; latency through the platform beside the bare engine"
+	@echo "make soak      ten minutes at the machine's limit while engines die and freeze: nothing lost, nothing that piles up"
 	@echo "make chart     fetch the chart's dependency and package it into dist/ (needs helm and the network)"
 	@echo "make lock      resolve requirements/*.lock again; ARGS=--upgrade takes newer versions"
 	@echo "make clean     remove caches and build output; make distclean removes $(VENV) too"
@@ -70,6 +71,9 @@ format: env-dev ## rewrite in the house style
 
 bench: env-dev ## measure; JSON and a table
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+soak: env-dev ## two gateways under load for minutes; ARGS='--minutes 60' for longer
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 chart: ## package the chart with KubeRay's
 	helm dependency build deploy/helm/tradewind

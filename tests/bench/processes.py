@@ -71,9 +71,14 @@ def family(pid: int, state: Path) -> list[psutil.Process]:
     return list(found.values())
 
 
+def replicas(processes: list[psutil.Process], app: str) -> list[psutil.Process]:
+    """The replica processes of a Serve application."""
+    return [each for each in processes if title(each).startswith(f"ray::ServeReplica:{app}:")]
+
+
 def replica(processes: list[psutil.Process], app: str) -> psutil.Process:
-    """The only replica process of a Serve application. Raises LookupError."""
-    found = [p for p in processes if title(p).startswith(f"ray::ServeReplica:{app}:")]
+    """The only one. Raises LookupError."""
+    found = replicas(processes, app)
     if len(found) != 1:
         raise LookupError(f"{len(found)} replica processes of {app}")
     return found[0]

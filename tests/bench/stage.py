@@ -35,7 +35,8 @@ kind: ModelDeployment
 metadata: {{name: {name}}}
 spec:
   source: {{uri: file:///no-weights}}
-  engine: {{args: {{maxModelLen: 2048}}}}
+  engine: {{args: {{maxModelLen: 65536}}}}
+  replicas: {replicas}
 ---"""
 _REST = """
 apiVersion: tradewind.dev/v1alpha1
@@ -43,6 +44,7 @@ kind: ServingCluster
 metadata: {{name: default}}
 spec:
   gateway:
+    replicas: {gateways}
     metricsPort: {metrics_port}
     endpoint: {{port: {port}}}
 ---
@@ -68,6 +70,15 @@ class StageFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Scale:
+    """How many of each."""
+
+    gateways: int = 1
+    replicas: int = 1
+    """Of each of the two engines."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """A running platform and what the measurements need to know of it."""
 
@@ -76,12 +87,25 @@ class Stage:
     """Of the replica of variant `control`."""
     key: str
     token: str
-    gateway: int
-    """Process id."""
+    gateways: tuple[int, ...]
+    """Process ids."""
+    metrics_port: int
+    """Of the first gateway; each other one's is one higher."""
     owner: int
     """Process id of whoever started all the others."""
     state: str
     """Its TRADEWIND_HOME."""
+
+    @property
+    def gateway(self) -> int:
+        """Process id of the only one."""
+        (only,) = self.gateways
+        return only
+
+    def engines(self) -> list[int]:
+        """Process ids of the engines' replicas as they are now."""
+        found = processes.family(self.owner, Path(self.state))
+        return [each.pid for name in _VARIANTS for each in processes.replicas(found, name)]
 
     def haproxy(self) -> list[int]:
         """Process ids; another one takes over when replicas come or go."""
@@ -98,13 +122,20 @@ class Stage:
         return Plan(self.engine_port, f"/engines/control{CHAT_PATH}", headers, bodies, users, **shape)
 
 
-def compiled(port: int, metrics_port: int, interval_s: float = TOKEN_INTERVAL_S) -> Compiled:
+_ONE_EACH = Scale()
+
+
+def compiled(
+    port: int, metrics_port: int, interval_s: float = TOKEN_INTERVAL_S, scale: Scale = _ONE_EACH
+) -> Compiled:
     """The resources above, compiled; then only the engines' builders are exchanged."""
     variants = "\n".join(
         f"  - {{name: {name}, deployment: {name}, weight: {weight}}}" for name, weight in _VARIANTS.items()
     )
-    text = "\n".join(_MODEL.format(name=name) for name in _VARIANTS)
-    text += _REST.format(port=port, metrics_port=metrics_port, route=_ROUTE, variants=variants)
+    text = "\n".join(_MODEL.format(name=name, replicas=scale.replicas) for name in _VARIANTS)
+    text += _REST.format(
+        port=port, metrics_port=metrics_port, route=_ROUTE, variants=variants, gateways=scale.gateways
+    )
     result = compile_resources(read_documents([("bench", text)]))
     for app in result.serve_config["applications"]:
         if app["name"] in _VARIANTS:
@@ -124,7 +155,7 @@ def bodies(*, tokens: int, stream: bool, users: list[str]) -> list[str]:
 
 
 @contextmanager
-def running(state: Path, root: Path) -> Iterator[Stage]:
+def running(state: Path, root: Path, scale: Scale = _ONE_EACH) -> Iterator[Stage]:
     """Start the platform with `state` as its home; stop it at the end. `root` is the checkout."""
     os.environ[home.HOME] = str(state)
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
@@ -133,7 +164,8 @@ def running(state: Path, root: Path) -> Iterator[Stage]:
     paths = [str(root), str(root / "platform"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     port = free_port(18_000)
-    config = compiled(port, free_port(19_464))
+    metrics_port = free_port(19_464)
+    config = compiled(port, metrics_port, scale=scale)
     home.private_dir(state)
     prepare_keys(config.gateway)
     key, _ = first_key(config.gateway)
@@ -148,13 +180,14 @@ def running(state: Path, root: Path) -> Iterator[Stage]:
         platform.apply(config.serve_config)
         _wait(platform, config, key, state)
         found = processes.family(os.getpid(), state)
-        engine = processes.replica(found, "control")
+        engine = processes.replicas(found, "control")[0]
         yield Stage(
             port=port,
             engine_port=processes.listening_port(engine, REPLICA_PORTS),
             key=key,
             token=(state / "internal-token").read_text().strip(),
-            gateway=processes.replica(found, "gateway").pid,
+            gateways=tuple(each.pid for each in processes.replicas(found, "gateway")),
+            metrics_port=metrics_port,
             owner=os.getpid(),
             state=str(state),
         )

@@ -6,6 +6,7 @@ the engine and gateway packages offer, and translate Serve's hooks.
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import sys
@@ -156,12 +157,14 @@ class GatewayReplica:
         members = Membership(self._rotation.updating, self._reachable)
         self._intake = Intake(self._gateway, self._telemetry.metrics, members.configured)
         self._discovery = ReplicaDiscovery(members.found)
-        self._telemetry.metrics.watch_discovery(self._discovery.age)
+        self._telemetry.metrics.watch(names.DISCOVERY_AGE, self._discovery.age)
         self._collector = gateway_collector(self._telemetry, instance)
         self._scrape: ScrapeServer | None = None
 
     async def __serve_build_asgi_app__(self) -> Gateway:
         _quicken()
+        loop = asyncio.get_running_loop()
+        self._telemetry.metrics.watch(names.TASKS, lambda: len(asyncio.all_tasks(loop)))
         self._discovery.start()
         return self._gateway
 

@@ -106,7 +106,7 @@ class GatewayMetrics:
         self._configuration: tuple[str, int] | None = None
         self._left_out: dict[str, int] = {}
         self._refused: int | None = None
-        self._discovery_age_s: Callable[[], float] | None = None
+        self._watched: dict[MetricSpec, Callable[[], float]] = {}
 
     def configuring(self, labels: Labels) -> Steps[None]:
         """Set the names that may become labels, in the first step; drop the series of those that are gone."""
@@ -139,9 +139,9 @@ class GatewayMetrics:
         """The configuration that was sent last is refused."""
         self._refused = 1
 
-    def watch_discovery(self, age_s: Callable[[], float]) -> None:
-        """Where to read the seconds since discovery last heard. Called from any thread."""
-        self._discovery_age_s = age_s
+    def watch(self, spec: MetricSpec, read: Callable[[], float]) -> None:
+        """Where to read a value without labels whenever it is shown. Called from any thread."""
+        self._watched[spec] = read
 
     def set_engine_load(self, deployment: str, running: int, waiting: int, kv_cache_use: float) -> None:
         """Latest load of a deployment. Names that are not configured are ignored."""
@@ -301,8 +301,8 @@ class GatewayMetrics:
             yield names.CONFIG_REFUSED, Series((), self._start_ns, refused)
         for kind, count in list(self._left_out.items()):
             yield names.CONFIG_LEFT_OUT, Series((kind,), self._start_ns, count)
-        if (age_s := self._discovery_age_s) is not None:
-            yield names.DISCOVERY_AGE, Series((), self._start_ns, age_s())
+        for spec, read in list(self._watched.items()):
+            yield spec, Series((), self._start_ns, read())
 
     def _read_engines(self) -> Iterator[tuple[MetricSpec, Series]]:
         for name, load in list(self._loads.items()):

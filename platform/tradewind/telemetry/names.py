@@ -121,7 +121,7 @@ class MetricSpec:
 
 
 _UNITS: Final = {"s": "seconds", "1": "", "{token}": "", "{request}": "", "{item}": "", "{replica}": "",
-                 "{retry}": "", "{entry}": "", "{token}/s": "per_second"}  # fmt: skip
+                 "{task}": "", "{retry}": "", "{entry}": "", "{token}/s": "per_second"}  # fmt: skip
 
 
 def _with_suffix(name: str, suffix: str) -> str:
@@ -252,6 +252,12 @@ CONFIG_LEFT_OUT = MetricSpec(
     "Entries of the configuration in force that this release cannot read: they go on as they were, or are "
     "not there; kind is deployment, route or tenant.", (KIND,),
 )  # fmt: skip
+TASKS = MetricSpec(
+    "tradewind.gateway.tasks",
+    "updown",
+    "{task}",
+    "Tasks on the gateway's event loop: a few of its own and those of the requests under way.",
+)
 DISCOVERY_AGE = MetricSpec(
     "tradewind.discovery.age", "gauge", "s",
     "Time since Serve's controller last told where replicas are, or that nothing changed: 60 s at most "
@@ -262,6 +268,6 @@ METRICS: Final = (
     TIME_TO_FIRST_TOKEN, REQUEST_DURATION, TIME_PER_OUTPUT_TOKEN, INTER_TOKEN_LATENCY, TOKEN_USAGE,
     OUTPUT_TOKEN_RATE, REQUESTS, ACTIVE_REQUESTS, QUEUE_DURATION, COLD_START_DURATION, RETRIES, FALLBACKS,
     DISCONNECTS, TENANT_TOKENS, REPLICAS, ENGINE_REQUESTS, KV_CACHE_USE, DROPPED, CONFIG_AGE, CONFIG_REFUSED,
-    CONFIG_LEFT_OUT, DISCOVERY_AGE,
+    CONFIG_LEFT_OUT, DISCOVERY_AGE, TASKS,
 )  # fmt: skip
 """Every metric of the gateway, in the order in which they are shown."""

@@ -135,10 +135,10 @@ def test_the_configurations_age_grows_and_a_new_one_begins_anew() -> None:
     assert series(made, names.CONFIG_LEFT_OUT)[("route",)].value == 0
 
 
-def test_discoverys_age_is_read_when_it_is_shown() -> None:
+def test_what_is_watched_is_read_when_it_is_shown() -> None:
     made, age = telemetry(), [3.0, 4.0]
     assert not series(made, names.DISCOVERY_AGE)
-    made.metrics.watch_discovery(lambda: age.pop(0))
+    made.metrics.watch(names.DISCOVERY_AGE, lambda: age.pop(0))
     assert [series(made, names.DISCOVERY_AGE)[()].value for _ in range(2)] == [3.0, 4.0]
 
 

@@ -1,0 +1,250 @@
+"""`make soak`: two gateways at the machine's limit for minutes, with engines that die and freeze meanwhile.
+
+Nothing may be lost: each stream is complete, or an error event ends it. And nothing may pile up: memory,
+open files and tasks of the gateways are looked at throughout. Exit code 0 when all of that held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import httpx
+import msgspec
+import psutil
+from rich.console import Console
+
+from tests.bench import stage
+from tests.bench.stage import Scale, Stage
+from tests.soak.callers import REFUSAL, Cast, Fate, Kind
+from tests.soak.watch import Sample, Watch, leaks
+from tradewind.serve.local import run_dir
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+_LOOK_S: Final = 5.0
+_FAULT_S: Final = 45.0
+"""From one fault to the next: a replica that was killed is back within a few seconds."""
+_FROZEN_S: Final = 4.0
+_QUIET_S: Final = 20.0
+"""After the load: connections that callers closed are gone, probes have found every replica."""
+
+
+@dataclass(slots=True)
+class Run:
+    """What a run came to."""
+
+    told: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    watches: list[Watch] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+
+class Crowd:
+    """The callers' process."""
+
+    def __init__(self, cast: Cast) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.soak.callers"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(msgspec.json.encode(cast).decode() + "\n")
+        self._process.stdin.flush()
+
+    def told(self) -> Counter[str]:
+        """What became of all requests so far, a second ago at most. Raises EOFError when it has ended."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise EOFError("the callers' process ended")
+        return Counter(json.loads(line))
+
+    def finish(self) -> Counter[str]:
+        """Let each caller end what it has begun; what became of all."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        assert self._process.stdout is not None
+        return Counter(json.loads(list(self._process.stdout)[-1]))
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+
+
+class Faults:
+    """Engines' replicas that are killed and frozen, in turns."""
+
+    def __init__(self, running: Stage, done: Counter[str]) -> None:
+        self._stage, self._done = running, done
+        self._next = time.monotonic() + _FAULT_S
+        self._frozen = 0
+        self._until = 0.0
+
+    def tick(self) -> None:
+        """Do what is due."""
+        now = time.monotonic()
+        if self._frozen and now >= self._until:
+            self._signal(self._frozen, signal.SIGCONT)
+            self._frozen = 0
+        if now < self._next:
+            return
+        self._next = now + _FAULT_S
+        engines = self._stage.engines()
+        if not engines:
+            return
+        turn = sum(self._done.values())
+        pid = engines[turn % len(engines)]
+        if turn % 2:
+            self._signal(pid, signal.SIGSTOP)
+            self._frozen, self._until = pid, now + _FROZEN_S
+            self._done["frozen"] += 1
+        else:
+            self._signal(pid, signal.SIGKILL)
+            self._done["killed"] += 1
+
+    def end(self) -> None:
+        """Leave nothing frozen."""
+        if self._frozen:
+            self._signal(self._frozen, signal.SIGCONT)
+
+    @staticmethod
+    def _signal(pid: int, number: signal.Signals) -> None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+
+
+def soak(running: Stage, minutes: float, callers: int, console: Console) -> Run:
+    """The load, the faults and the looking."""
+    run = Run()
+    ports = range(running.metrics_port, running.metrics_port + len(running.gateways))
+    urls = {_owner(port): f"http://127.0.0.1:{port}/metrics" for port in ports}
+    run.watches = [Watch(pid, urls[pid]) for pid in running.gateways]
+    time.sleep(_LOOK_S)
+    before = [watch.look() for watch in run.watches]
+    faults = Faults(running, run.faults)
+    crowd = Crowd(Cast(running.port, running.key, callers))
+    try:
+        _go_on(run, crowd, faults, minutes * 60, console)
+        run.told = crowd.finish()
+    finally:
+        faults.end()
+        crowd.close()
+    loaded = [watch.samples[1:] for watch in run.watches]
+    time.sleep(_QUIET_S)
+    after = [watch.look() for watch in run.watches]
+    run.wrong = [*unsound(run.told), *_piled_up(run.watches, loaded, before, after)]
+    return run
+
+
+def _go_on(run: Run, crowd: Crowd, faults: Faults, seconds: float, console: Console) -> None:
+    began = looked = time.monotonic()
+    with console.status("Soaking …") as status:
+        while (now := time.monotonic()) - began < seconds:
+            run.told = crowd.told()
+            faults.tick()
+            if now - looked >= _LOOK_S:
+                looked = now
+                last = [watch.look() for watch in run.watches]
+                held = ", ".join(f"{sample.rss_mib:.0f} MiB" for sample in last)
+                so_far = f"{now - began:.0f} of {seconds:.0f} s, {run.told.total()} requests"
+                status.update(f"Soaking: {so_far}, {held}")
+
+
+def _owner(port: int) -> int:
+    """Process id of whoever listens on a port of this machine. Raises LookupError."""
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            return int(connection.pid)
+    raise LookupError(f"nobody listens on port {port}")
+
+
+def unsound(told: Counter[str]) -> list[str]:
+    """Fates that no request may have, a sentence each."""
+    found = []
+    for what, count in sorted(told.items()):
+        kind, _, fate = what.partition(" ")
+        fine = {Fate.ANSWERED, Fate.FAILED} if kind != Kind.WRONG else {f"{Fate.REFUSED} {REFUSAL}"}
+        # One that is to leave may have its answer first, and none can begin while engines are away.
+        if kind == Kind.LEAVES:
+            fine.add(Fate.LEFT)
+        if fate not in fine and fate not in (f"{Fate.REFUSED} 502", f"{Fate.REFUSED} 503"):
+            found.append(f"{count} requests: {what}")
+    return found
+
+
+def _piled_up(
+    watches: Iterable[Watch],
+    loaded: Iterable[list[Sample]],
+    before: Iterable[Sample],
+    after: Iterable[Sample],
+) -> list[str]:
+    return [
+        f"gateway {watch.pid}: {sentence}"
+        for watch, *seen in zip(watches, loaded, before, after, strict=True)
+        for sentence in leaks(*seen)  # type: ignore[arg-type] # zip's parts, which have three types
+    ]
+
+
+def _show(run: Run, console: Console) -> None:
+    for what, count in sorted(run.told.items()):
+        console.print(f"{count:>8}  {what}")
+    console.print(f"engines' replicas: {dict(run.faults)}")
+    for watch in run.watches:
+        first, last = watch.samples[0], watch.samples[-1]
+        most = max(sample.rss_mib for sample in watch.samples)
+        console.print(
+            f"gateway {watch.pid}: {first.rss_mib:.0f} MiB before, {most:.0f} at most, "
+            f"{last.rss_mib:.0f} after; "
+            f"open files {first.files} and {last.files}, tasks {first.tasks} and {last.tasks}"
+        )
+    for sentence in run.wrong:
+        console.print(f"[red]{sentence}[/]")
+
+
+def main() -> int:
+    """Soak, print, write the JSON."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0, help="of load (%(default)g)")
+    parser.add_argument("--callers", type=int, default=96, help="who ask without a pause (%(default)d)")
+    parser.add_argument("--json", type=Path, help="where to write every sample")
+    args = parser.parse_args()
+    console = Console(stderr=True)
+    with tempfile.TemporaryDirectory(prefix="tradewind-soak-") as directory:
+        state = Path(directory)
+        try:
+            with stage.running(state, ROOT, Scale(gateways=2, replicas=2)) as running:
+                run = soak(running, args.minutes, args.callers, console)
+        except (stage.StageFailed, httpx.HTTPError, LookupError, EOFError) as error:
+            console.print(f"[red]No valid result:[/] {error}")
+            return 1
+        finally:
+            shutil.rmtree(run_dir(state), ignore_errors=True)
+    _show(run, Console())
+    if args.json is not None:
+        told = {"requests": run.told, "faults": run.faults, "wrong": run.wrong}
+        args.json.write_text(
+            json.dumps({**told, "gateways": [watch.summary() for watch in run.watches]}, indent=2)
+        )
+    return 1 if run.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
