@@ -101,26 +101,8 @@ def test_a_lost_head_with_a_volume_costs_nothing_and_status_tells(release: Relea
     lose_head(release)
 
 
-def test_an_approved_move_to_redis_and_to_users_that_the_cluster_chooses_costs_nothing(
-    release: Release, redis: Redis, chosen_user: int
-) -> None:
-    move(release, {"gcsFaultTolerance": redis.backend, "pod": {"arbitraryUser": True}})
-    assert redis.keys() > 0
-    users = {role: release.own_pod(role).run("id", "-u").strip() for role in ("head", "gateway", "engine")}
-    assert set(users.values()) == {str(chosen_user)}, users
-
-
-def test_a_lost_head_with_redis_costs_nothing_and_status_tells(release: Release, redis: Redis) -> None:
-    assert redis.keys() > 0
-    lose_head(release)
-
-
-def test_redis_is_cleared_once_no_ray_cluster_uses_it(release: Release, redis: Redis) -> None:
-    move(release, {"gcsFaultTolerance": {"backend": "rocksdb", "redis": None}, "pod": None})
-    release.wait("Redis is empty", lambda: redis.keys() == 0, 120)
-
-
 def test_a_drained_head_node_costs_nothing(release: Release) -> None:
+    # Before the tests with Redis: a pod without a controller, as theirs, keeps a node from being drained.
     (head,) = release.ready_pods("head")
     node = head["spec"]["nodeName"]
     with under_load(release.url(), release.key) as load:
@@ -147,6 +129,25 @@ def test_a_gateway_that_leaves_while_the_head_is_away_cuts_no_stream(release: Re
         release.wait("the head", lambda: head_is_back(release, name), 240)
         load.until(AFTER)
     nothing_lost(load)
+
+
+def test_an_approved_move_to_redis_and_to_users_that_the_cluster_chooses_costs_nothing(
+    release: Release, redis: Redis, chosen_user: int
+) -> None:
+    move(release, {"gcsFaultTolerance": redis.backend, "pod": {"arbitraryUser": True}})
+    assert redis.keys() > 0
+    users = {role: release.own_pod(role).run("id", "-u").strip() for role in ("head", "gateway", "engine")}
+    assert set(users.values()) == {str(chosen_user)}, users
+
+
+def test_a_lost_head_with_redis_costs_nothing_and_status_tells(release: Release, redis: Redis) -> None:
+    assert redis.keys() > 0
+    lose_head(release)
+
+
+def test_redis_is_cleared_once_no_ray_cluster_uses_it(release: Release, redis: Redis) -> None:
+    move(release, {"gcsFaultTolerance": {"backend": "rocksdb", "redis": None}, "pod": None})
+    release.wait("Redis is empty", lambda: redis.keys() == 0, 120)
 
 
 def all_pods(release: Release) -> set[str]:
