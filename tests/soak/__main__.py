@@ -37,8 +37,8 @@ _LOOK_S: Final = 5.0
 _FAULT_S: Final = 45.0
 """From one fault to the next: a replica that was killed is back within a few seconds."""
 _FROZEN_S: Final = 4.0
-_QUIET_S: Final = 20.0
-"""After the load: connections that callers closed are gone, probes have found every replica."""
+_QUIET_S: Final = 150.0
+"""After the load, at most: connections between gateways and engines are kept for 90 s without a request."""
 
 
 @dataclass(slots=True)
@@ -148,10 +148,20 @@ def soak(running: Stage, minutes: float, callers: int, console: Console) -> Run:
         faults.end()
         crowd.close()
     loaded = [watch.samples[1:] for watch in run.watches]
-    time.sleep(_QUIET_S)
-    after = [watch.look() for watch in run.watches]
+    after = _settled(run.watches, before)
     run.wrong = [*unsound(run.told), *_piled_up(run.watches, loaded, before, after)]
     return run
+
+
+def _settled(watches: list[Watch], before: list[Sample]) -> list[Sample]:
+    """The gateways once they hold no more than before, or after `_QUIET_S`."""
+    deadline = time.monotonic() + _QUIET_S
+    while True:
+        time.sleep(_LOOK_S)
+        after = [watch.look() for watch in watches]
+        held = any(leaks((), was, now) for was, now in zip(before, after, strict=True))
+        if not held or time.monotonic() > deadline:
+            return after
 
 
 def _go_on(run: Run, crowd: Crowd, faults: Faults, seconds: float, console: Console) -> None:
@@ -170,8 +180,9 @@ def _go_on(run: Run, crowd: Crowd, faults: Faults, seconds: float, console: Cons
 
 def _owner(port: int) -> int:
     """Process id of whoever listens on a port of this machine. Raises LookupError."""
-    for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+    listening = (each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN)
+    for connection in listening:
+        if connection.pid and connection.laddr and connection.laddr.port == port:
             return int(connection.pid)
     raise LookupError(f"nobody listens on port {port}")
 
@@ -237,7 +248,7 @@ def main() -> int:
             return 1
         finally:
             shutil.rmtree(run_dir(state), ignore_errors=True)
-    _show(run, Console())
+    _show(run, Console(soft_wrap=True))
     if args.json is not None:
         told = {"requests": run.told, "faults": run.faults, "wrong": run.wrong}
         args.json.write_text(
