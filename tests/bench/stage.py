@@ -102,10 +102,17 @@ class Stage:
         (only,) = self.gateways
         return only
 
-    def engines(self) -> list[int]:
-        """Process ids of the engines' replicas as they are now."""
+    def now(self) -> dict[str, list[int]]:
+        """Process ids as they are now: of `engines`, `gateways` and Serve's `controller`."""
         found = processes.family(self.owner, Path(self.state))
-        return [each.pid for name in _VARIANTS for each in processes.replicas(found, name)]
+        engines = [each for name in _VARIANTS for each in processes.replicas(found, name)]
+        controller = [each for each in found if processes.title(each).startswith("ray::ServeController")]
+        groups = {
+            "engines": engines,
+            "gateways": processes.replicas(found, "gateway"),
+            "controller": controller,
+        }
+        return {name: [each.pid for each in group] for name, group in groups.items()}
 
     def haproxy(self) -> list[int]:
         """Process ids; another one takes over when replicas come or go."""

@@ -47,6 +47,11 @@ class Watch:
         self.pid = pid
         self.samples: list[Sample] = []
 
+    @property
+    def lives(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE
+
     def look(self) -> Sample:
         """Take a sample. Raises psutil.NoSuchProcess, httpx.HTTPError."""
         text = httpx.get(self._url, timeout=30.0, trust_env=False).raise_for_status().text

@@ -45,6 +45,13 @@ def test_a_cut_or_lost_request_is_unsound_and_an_error_event_is_not() -> None:
         assert unsound(Counter({what: 1})) == [f"1 requests: {what}"]
 
 
+def test_what_a_killed_process_had_in_hand_is_no_failure_and_more_is() -> None:
+    told = Counter({"stream cut": 3, "whole lost": 1, "connection refused": 2, "stream answered": 90})
+    assert unsound(told, losses=6) == []
+    assert len(unsound(told, losses=5)) == 3
+    assert unsound(Counter({"stream late": 1}), losses=6) == ["1 requests: stream late"]
+
+
 @asynccontextmanager
 async def asking(monkeypatch: pytest.MonkeyPatch, kind: Kind, script: Script) -> AsyncIterator[Counter[str]]:
     """What became of the requests of two callers until the first fate is known."""
