@@ -1,0 +1,223 @@
+"""One request as it came in, and the way to answer it.
+
+`Context` is what the gateway's core knows of a caller, whoever listens: the listener makes one per request.
+A handler reads the body at most once, begins one answer, writes and ends it. When the caller leaves, the task
+that handles the request is cancelled, once; `gone` tells it why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from tradewind.api.problems import Code
+from tradewind.api.wire import RequestLimits
+from tradewind.gateway.front import wire
+from tradewind.gateway.problems import ClientGone, Header, Refused
+
+if TYPE_CHECKING:
+    from tradewind.gateway.front.connection import Connection
+
+_EXPECTED: Final = b"100-continue"
+
+
+class Context:
+    """One request. Made by a connection, for one task."""
+
+    __slots__ = (
+        "_body", "_connection", "_ended", "_limit", "_refused", "_waiter", "_whole", "begun", "chunked",
+        "closes", "expects", "framing", "gone", "head_only", "headers", "held", "method", "path", "version",
+    )  # fmt: skip
+
+    def __init__(
+        self, connection: Connection, method: bytes, path: bytes, headers: list[Header], version: str
+    ) -> None:
+        self._connection: Connection | None = connection
+        self.method = method
+        self.path = path
+        """Raw, without the query."""
+        self.headers = headers
+        """Names in lower case, in the order in which they came."""
+        self.version = version
+        """`1.1` or `1.0`."""
+        self.framing = wire.framing(headers, version)
+        self.head_only = method == b"HEAD"
+        self.expects = any(name == b"expect" and value.lower() == _EXPECTED for name, value in headers)
+        self.closes = False
+        """The connection ends with the answer."""
+        self.begun = False
+        self.gone = False
+        """The caller left before the answer was complete."""
+        self.chunked = False
+        self.held = 0
+        """Bytes of the body that are held."""
+        self._body: list[bytes] = []
+        self._whole = not self.framing.has_body
+        self._limit: int | None = None
+        self._refused: Refused | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._ended = False
+
+    # What a handler calls.
+
+    async def body(self, limits: RequestLimits) -> bytes:
+        """The whole body, once. Its bytes count as held until `let_body_go` or the end.
+
+        Raises Refused (body_too_large, request_timeout, no_capacity) and ClientGone.
+        """
+        self._limit = limits.body_bytes
+        announced = self.framing.length
+        if (announced or 0) > limits.body_bytes or self.held > limits.body_bytes:
+            raise _too_large(limits.body_bytes)
+        if not self._whole and self._refused is None:
+            await self._arrive(limits.body_timeout_s)
+        if self._refused is not None:
+            raise self._refused
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
+        return body
+
+    def let_body_go(self) -> None:
+        """The handler holds the body no longer."""
+        self._let_go(self._connection)
+
+    def begin(
+        self, status: int, headers: list[Header], length: int = wire.NO_LENGTH, *, close: bool = False
+    ) -> None:
+        """The answer's head. It is sent with the first bytes of the body, or at the end.
+
+        `headers` say nothing of framing or the connection. Raises ClientGone, ValueError.
+        """
+        connection = self._open()
+        self.begun = True
+        # What is left of the body would be read as the next request.
+        self.closes = self.closes or close or not self._whole or connection.leaving
+        self.chunked = length < 0 and self.version == "1.1" and not self.head_only
+        self.closes = self.closes or (length < 0 and not self.chunked and not self.head_only)
+        head = wire.response_head(status, headers, length, chunked=self.chunked, close=self.closes)
+        connection.head = head
+
+    def write(self, data: bytes) -> None:
+        """Bytes of the answer, at once. Nothing is sent to a caller who left, or who asked for a head."""
+        if self._connection is None or not data or self.head_only:
+            return
+        self._connection.send(wire.chunk(data) if self.chunked else data)
+
+    def end(self, data: bytes = b"") -> None:
+        """The answer is complete. The connection goes on or closes."""
+        connection, self._connection = self._connection, None
+        self._ended = True
+        self._let_go(connection)
+        if connection is None:
+            return
+        if self.head_only:
+            data = b""
+        if self.chunked:
+            data = (wire.chunk(data) if data else b"") + wire.LAST_CHUNK
+        connection.answered(self, data)
+
+    def abort(self) -> None:
+        """End an answer that will never be complete by closing the connection: so the caller can tell."""
+        connection, self._connection = self._connection, None
+        self._let_go(connection)
+        if connection is not None:
+            connection.abort()
+
+    @property
+    def paused(self) -> bool:
+        """So many bytes wait for a slow reader that no more should be written; see `drained`."""
+        return self._connection is not None and self._connection.paused
+
+    async def drained(self) -> None:
+        """Wait until more may be written, or the caller is gone."""
+        if self._connection is not None:
+            await self._connection.drained()
+
+    @property
+    def address(self) -> str:
+        """The caller's, empty when it is gone."""
+        return "" if self._connection is None else self._connection.address
+
+    # What the connection calls.
+
+    def add(self, data: bytes) -> bool:
+        """Take bytes of the body; tells whether no more are wanted for now."""
+        connection = self._connection
+        if self._refused is not None or connection is None:
+            return False
+        if not connection.hold(len(data)):
+            self._refuse(Refused(Code.NO_CAPACITY, "The gateway holds too many bodies.", close=True))
+            return False
+        self.held += len(data)
+        self._body.append(data)
+        if self._limit is None:
+            return self.held > connection.limits.ahead_bytes
+        if self.held > self._limit:
+            self._refuse(_too_large(self._limit))
+        return False
+
+    def fail(self, refused: Refused) -> None:
+        """The rest of the body is no sound HTTP."""
+        self._refuse(self._refused or refused)
+
+    def complete(self) -> None:
+        """All of the body is here."""
+        self._whole = True
+        self._wake()
+
+    def leave(self) -> None:
+        """The caller is gone."""
+        connection, self._connection = self._connection, None
+        if not self._ended:
+            self.gone = True
+        self._let_go(connection)
+        self._wake()
+
+    @property
+    def whole(self) -> bool:
+        """Nothing more of the request will come."""
+        return self._whole
+
+    def _open(self) -> Connection:
+        if self._connection is None:
+            raise ClientGone
+        return self._connection
+
+    async def _arrive(self, timeout_s: float) -> None:
+        connection = self._open()
+        if self.expects and not self._body:
+            connection.send(wire.CONTINUE)
+        connection.read_on()
+        loop = asyncio.get_running_loop()
+        waiter = self._waiter = loop.create_future()
+        timer = loop.call_later(timeout_s, self._late, timeout_s)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+        if self.gone:
+            raise ClientGone
+
+    def _late(self, timeout_s: float) -> None:
+        text = f"The body did not arrive within {timeout_s:g} s."
+        self._refuse(Refused(Code.REQUEST_TIMEOUT, text, close=True))
+
+    def _refuse(self, refused: Refused) -> None:
+        self._refused = refused
+        self._body = []
+        self._let_go(self._connection)
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _let_go(self, connection: Connection | None) -> None:
+        if self.held and connection is not None:
+            connection.release(self.held)
+            self.held = 0
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused(Code.BODY_TOO_LARGE, f"The body is over {limit} bytes.", close=True)
