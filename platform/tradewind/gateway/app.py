@@ -1,4 +1,4 @@
-"""The gateway: a raw ASGI application that decides once per request and then moves bytes."""
+"""The gateway: decides once per request and then moves bytes, whoever listens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import hmac
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
@@ -17,26 +17,25 @@ from tradewind.api.reading import LeftOut
 from tradewind.api.steps import Steps, at_once
 from tradewind.api.wire import GatewayConfig, RequestLimits
 from tradewind.gateway.auth import SecretReader
-from tradewind.gateway.body import Receive, Send
 from tradewind.gateway.dispatch import Dispatcher
 from tradewind.gateway.endpoints import ENDPOINTS, Endpoint
 from tradewind.gateway.exchange import Exchange, Services, log_bug, send_refusal
+from tradewind.gateway.front.context import Context
 from tradewind.gateway.head import Head, read_head
 from tradewind.gateway.late_usage import LateUsage
 from tradewind.gateway.local_answers import LocalAnswers, find_place, not_configured, send_local
 from tradewind.gateway.prepare import salt_secret
-from tradewind.gateway.problems import Refused, Style, internal_error
+from tradewind.gateway.problems import ClientGone, Refused, Rendered, Style, internal_error, render
 from tradewind.gateway.readiness import Standing, answering
 from tradewind.gateway.state import Prepared, State
 from tradewind.gateway.upstream import Upstream
 from tradewind.routing.admission import Admission
 from tradewind.routing.replica import ReplicaDirectory
+from tradewind.telemetry.outcome import CANCELLED_CODE, CANCELLED_STATUS
 from tradewind.telemetry.record import RequestRecord
 from tradewind.telemetry.requests import RequestTelemetry
 
 _log = logging.getLogger(__name__)
-
-Scope = Mapping[str, Any]
 
 _ENGINE_PATHS: dict[bytes, tuple[Endpoint, str]] = {
     path.encode(): (endpoint, path) for endpoint in ENDPOINTS for path in endpoint.paths
@@ -48,7 +47,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Gateway:
-    """ASGI application. `configure` before the first request; everything belongs to one event loop."""
+    """`configure` before the first request; everything belongs to one event loop."""
 
     def __init__(
         self,
@@ -166,46 +165,28 @@ class Gateway:
                 await asyncio.wait_for(self._drained.wait(), timeout_s)
         return not self._active
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI 3."""
-        kind = scope["type"]
-        if kind == "http":
-            await self._http(scope, receive, send)
-        elif kind == "lifespan":
-            await self._lifespan(receive, send)
-        elif kind == "websocket":
-            await send({"type": "websocket.close", "code": 1003})
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                await self.startup()
-                await send({"type": "lifespan.startup.complete"})
-            elif message["type"] == "lifespan.shutdown":
-                await self.shutdown()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, method = _raw_path(scope), scope["method"]
-        if self._state is not None and self._state.cors is not None:
-            send = self._state.cors.answering(method, scope["headers"], send)
-        endpoint, known = _ENGINE_PATHS.get(path, (None, ""))
-        if endpoint is not None and method == "POST":
-            await self._ask_engine(endpoint, known, scope, receive, send)
+    async def handle(self, context: Context) -> None:
+        """Answer one request. Raises only the cancellation of its task."""
+        state = self._state
+        if state is not None and state.cors is not None:
+            context.amend = state.cors.answering(context.method, context.headers)
+        endpoint, known = _ENGINE_PATHS.get(context.path, (None, ""))
+        if endpoint is not None and context.method == b"POST":
+            await self._ask_engine(endpoint, known, context)
         else:
-            await self._answer_here(path, "openai" if endpoint is None else endpoint.style, scope, send)
+            self._answer_here("openai" if endpoint is None else endpoint.style, context)
 
-    async def _ask_engine(
-        self, endpoint: Endpoint, path: str, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    def refuse(self, refused: Refused) -> Rendered:
+        """The answer to what is no sound request, so that it is nobody's."""
+        return render(refused, "", "openai")
+
+    async def _ask_engine(self, endpoint: Endpoint, path: str, context: Context) -> None:
         state = self._state
         limits = _UNCONFIGURED if state is None else state.limits
         refused: Refused | None = None
         head = _NO_HEAD
         try:
-            head = read_head(scope["headers"], scope.get("http_version", "1.1"), limits)
+            head = read_head(context.headers, context.version, limits)
             self._check_open(limits)
         except Refused as problem:
             refused = problem
@@ -215,9 +196,9 @@ class Gateway:
             if refused is not None or state is None:
                 refused = refused or not_configured()
                 record.status, record.code = refused.code.value.status, refused.code.wire
-                await send_refusal(send, refused, record.request_id, endpoint.style)
+                send_refusal(context, refused, record.request_id, endpoint.style)
             else:
-                await Exchange(self._services, state, endpoint, head, record, receive, send).run()
+                await Exchange(self._services, state, endpoint, head, record, context).run()
         finally:
             self._active -= 1
             self._telemetry.finish(record)
@@ -232,37 +213,32 @@ class Gateway:
         if self._active >= limits.concurrent_requests:
             raise Refused(Code.NO_CAPACITY, "The gateway is full.")
 
-    async def _answer_here(self, path: bytes, style: Style, scope: Scope, send: Send) -> None:
-        method = scope["method"]
+    def _answer_here(self, style: Style, context: Context) -> None:
         record: RequestRecord | None = None
         request_id = ""
-        head = _NO_HEAD
         try:
             limits = _UNCONFIGURED if self._state is None else self._state.limits
-            place = find_place(path)
+            place = find_place(context.path)
+            method = _METHODS.get(context.method, "_OTHER")
+            head = _NO_HEAD
             try:
-                head = read_head(scope["headers"], scope.get("http_version", "1.1"), limits)
+                head = read_head(context.headers, context.version, limits)
             finally:
                 if place is None or place.recorded:
-                    template = "" if place is None else place.template
-                    record = self._start(template, "", head, method if method in _METHODS else "_OTHER")
+                    record = self._start("" if place is None else place.template, "", head, method)
                     request_id = record.request_id
-            answer = self._local.answer(path, place, method, head)
-        except Refused as refused:
-            refused.close = refused.close or head.announces_body
-            if record is not None:
-                record.status, record.code = refused.code.value.status, refused.code.wire
-            await send_refusal(send, refused, request_id, style)
-        except Exception as error:
-            log_bug(error, request_id)
-            bug = internal_error()
-            if record is not None:
-                record.status, record.code = bug.code.value.status, bug.code.wire
-            await send_refusal(send, bug, request_id, style)
-        else:
+            answer = self._local.answer(context.path, place, method, head)
             if record is not None:
                 record.status = answer.status
-            await send_local(send, answer, request_id, head_only=method == "HEAD")
+            send_local(context, answer, request_id)
+        except Refused as refused:
+            _refuse(context, refused, record, style)
+        except ClientGone:
+            if record is not None:
+                record.status, record.code = CANCELLED_STATUS, CANCELLED_CODE
+        except Exception as error:
+            log_bug(error, request_id)
+            _refuse(context, internal_error(), record, style)
         finally:
             if record is not None:
                 self._telemetry.finish(record)
@@ -305,12 +281,12 @@ class Gateway:
 
 
 _NO_HEAD = Head({})
-_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+_METHODS = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+}  # fmt: skip
 
 
-def _raw_path(scope: Scope) -> bytes:
-    """The path as sent, before any decoding: what a server made of it is not trusted."""
-    raw: bytes | None = scope.get("raw_path")
-    if raw is None:
-        raw = scope["path"].encode()
-    return raw.partition(b"?")[0]
+def _refuse(context: Context, refused: Refused, record: RequestRecord | None, style: Style) -> None:
+    if record is not None:
+        record.status, record.code = refused.code.value.status, refused.code.wire
+    send_refusal(context, refused, "" if record is None else record.request_id, style)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 
 from tradewind.api import headers as names
-from tradewind.gateway.body import Message, Send
+from tradewind.gateway.front.context import Amend
 from tradewind.gateway.problems import Header
 
 MAX_AGE_S = 600
@@ -31,22 +31,15 @@ class Cors:
     def __init__(self, origins: Iterable[str]) -> None:
         self._origins = frozenset(origin.encode() for origin in origins)
 
-    def answering(self, method: str, headers: Iterable[Header], send: Send) -> Send:
-        """`send` for the answer to a request: it adds what a browser needs to let a page see that answer.
+    def answering(self, method: bytes, headers: Iterable[Header]) -> Amend:
+        """Adds to the answer to a request what a browser needs to let a page see that answer.
 
         Every answer is told to depend on the origin, lest a cache give one page's to another.
         """
         added = self._added(method, headers)
+        return lambda own: [*own, *added, *_methods(own, added)]
 
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                own = message["headers"]
-                message = {**message, "headers": [*own, *added, *_methods(own, added)]}
-            await send(message)
-
-        return answer
-
-    def _added(self, method: str, headers: Iterable[Header]) -> tuple[Header, ...]:
+    def _added(self, method: bytes, headers: Iterable[Header]) -> tuple[Header, ...]:
         """Headers for the answer."""
         origins = []
         asked, wanted = False, b""
@@ -57,7 +50,7 @@ class Cors:
                 asked = True
             elif name == b"access-control-request-headers":
                 wanted = value
-        preflight = asked and method == "OPTIONS"
+        preflight = asked and method == b"OPTIONS"
         vary = _VARY_PREFLIGHT if preflight else _VARY
         if len(origins) != 1 or origins[0] not in self._origins:
             return (vary,)

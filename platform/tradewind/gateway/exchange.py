@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import traceback
@@ -11,10 +12,10 @@ from dataclasses import dataclass
 from tradewind.api import headers as names
 from tradewind.api.problems import Code
 from tradewind.gateway.auth import ANONYMOUS, Tenant
-from tradewind.gateway.body import Receive, Send, read_body
-from tradewind.gateway.departure import Departure
 from tradewind.gateway.dispatch import Answer, Dispatcher, Job
 from tradewind.gateway.endpoints import Endpoint
+from tradewind.gateway.front.context import Context
+from tradewind.gateway.front.wire import NO_LENGTH
 from tradewind.gateway.head import Head, check_content
 from tradewind.gateway.http1 import StreamBroken, StreamTimeout
 from tradewind.gateway.late_usage import LateUsage
@@ -49,11 +50,11 @@ class Services:
 
 
 class Exchange:
-    """Reads, decides, asks and relays. `run` answers in every case and raises only a foreign cancellation."""
+    """Reads, decides, asks and relays. `run` answers in every case and raises only a cancellation."""
 
     __slots__ = (
-        "_departure", "_endpoint", "_head", "_incomplete", "_receive", "_record", "_relay", "_send",
-        "_services", "_started", "_state",
+        "_context", "_endpoint", "_head", "_incomplete", "_record", "_relay", "_services", "_started",
+        "_state",
     )  # fmt: skip
 
     def __init__(
@@ -63,19 +64,16 @@ class Exchange:
         endpoint: Endpoint,
         head: Head,
         record: RequestRecord,
-        receive: Receive,
-        send: Send,
+        context: Context,
     ) -> None:
         self._services = services
         self._state = state
         self._endpoint = endpoint
         self._head = head
         self._record = record
-        self._receive = receive
-        self._send = send
+        self._context = context
         self._started = False
         self._relay: SSERelay | None = None
-        self._departure = Departure(receive)
         self._incomplete = False
         """An engine was at work, and what it told of its usage is not all."""
 
@@ -84,27 +82,21 @@ class Exchange:
         try:
             await self._serve()
         except Refused as refused:
-            self._departure.stop()
             await self._refuse(refused)
-        except (ClientGone, OSError):
+        except ClientGone:
             self._note_gone()
         except asyncio.CancelledError:
             self._note_gone()
-            task = asyncio.current_task()
-            if not self._departure.gone or (task is not None and task.uncancel()):
-                raise  # the server wants this task to end, whether or not we noticed the same
+            raise
         except Exception as error:
-            self._departure.stop()
             log_bug(error, self._record.request_id)
             await self._refuse(internal_error())
         finally:
-            self._departure.stop()
             if self._incomplete and self._endpoint.computes and self._record.attempts:
                 self._services.late_usage.complete(self._record, self._prefix())
 
     async def _serve(self) -> None:
         job = await self._admit()
-        self._departure.watch()
         self._incomplete = True
         try:
             answer = await self._services.dispatcher.open(job)
@@ -128,7 +120,7 @@ class Exchange:
         record.tenant = tenant.name
         record.phases.append(("auth", began, time.time_ns()))
         check_content(self._head)
-        body = await read_body(self._receive, self._head, state.limits)
+        body = await self._context.body(state.limits)
         began = time.time_ns()
         request = check_request(body, self._endpoint, state.limits)
         record.stream = request.stream
@@ -166,28 +158,26 @@ class Exchange:
         record = self._record
         record.chunk(time.time_ns())
         self._note_usage(body_usage(self._endpoint.dialect, body), whole=True)
-        headers = self._headers(job.decision, answer.content_type)
-        headers.append((b"content-length", str(len(body)).encode()))
-        await self._begin(headers)
-        self._departure.stop()
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        self._begin(self._headers(job.decision, answer.content_type), len(body))
+        self._context.end(body)
 
     async def _stream(self, job: Job, answer: Answer) -> None:
-        """Bytes through, as they come; one message to the server per chunk from the engine."""
-        record, send, response = self._record, self._send, answer.response
+        """Bytes through, as they come."""
+        record, context, response = self._record, self._context, answer.response
         strip = self._endpoint.usage_option and not job.request.wants_usage
         relay = self._relay = SSERelay(self._endpoint.dialect, strip_usage=strip)
-        await self._begin(self._headers(job.decision, answer.content_type))
+        self._begin(self._headers(job.decision, answer.content_type))
         try:
-            # The engine's side has deadlines of its own; this one is for a caller that does not read.
-            async with asyncio.timeout_at(job.total_deadline):
-                while chunk := await response.read_chunk():
-                    record.chunk(time.time_ns())
-                    data = relay.feed(chunk)
-                    if relay.failed:
-                        raise _cut(late=False)  # the engine's words about its fault stay here
-                    if data:
-                        await send({"type": "http.response.body", "body": data, "more_body": True})
+            while chunk := await response.read_chunk():
+                record.chunk(time.time_ns())
+                data = relay.feed(chunk)
+                if relay.failed:
+                    raise _cut(late=False)  # the engine's words about its fault stay here
+                context.write(data)
+                if context.paused:
+                    # The engine's side has deadlines of its own; this one is for a caller that does not read.
+                    async with asyncio.timeout_at(job.total_deadline):
+                        await context.drained()
         except (TimeoutError, StreamBroken) as error:
             raise _cut(
                 isinstance(error, TimeoutError) or (isinstance(error, StreamTimeout) and error.total)
@@ -196,8 +186,7 @@ class Exchange:
             self._note_usage(relay.usage, whole=relay.ended)
         if not relay.ended:
             raise _cut(late=False)  # whole in HTTP's eyes, but the engine had more to say
-        self._departure.stop()
-        await send({"type": "http.response.body", "body": relay.finish(), "more_body": False})
+        context.end(relay.finish())
 
     def _note_usage(self, usage: Usage, *, whole: bool) -> None:
         record = self._record
@@ -222,25 +211,27 @@ class Exchange:
             (_VARIANT, decision.variant.name.encode()),
         ]
 
-    async def _begin(self, headers: list[Header]) -> None:
+    def _begin(self, headers: list[Header], length: int = NO_LENGTH) -> None:
+        self._context.begin(200, headers, length)
         self._record.status = 200
         self._started = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def _refuse(self, refused: Refused) -> None:
         """The error as a response, or as the last event of a stream that has begun."""
-        record = self._record
+        record, context = self._record, self._context
         record.code = refused.code.wire
+        if not self._started or self._relay is None:
+            record.status = refused.code.value.status
+            send_refusal(context, refused, record.request_id, self._endpoint.style)
+            return
+        event = self._relay.broken(refused.code, refused.message)
         try:
-            if not self._started or self._relay is None:
-                record.status = refused.code.value.status
-                await send_refusal(self._send, refused, record.request_id, self._endpoint.style)
-                return
-            event = self._relay.broken(refused.code, refused.message)
             async with asyncio.timeout(_LAST_WORD_S):
-                await self._send({"type": "http.response.body", "body": event, "more_body": False})
-        except (OSError, TimeoutError):
-            return  # nobody reads; an answer left open makes the server close the connection
+                await context.drained()
+        except TimeoutError:
+            context.abort()  # nobody reads
+        else:
+            context.end(event)
 
     def _note_gone(self) -> None:
         self._record.status = CANCELLED_STATUS
@@ -253,11 +244,12 @@ def _cut(late: bool) -> Refused:
     return Refused(Code.UPSTREAM_ERROR, "The engine failed while it answered.")
 
 
-async def send_refusal(send: Send, refused: Refused, request_id: str, style: Style) -> None:
-    """Writes an error response."""
+def send_refusal(context: Context, refused: Refused, request_id: str, style: Style) -> None:
+    """Writes an error response, if somebody is there to read it."""
     status, headers, body = render(refused, request_id, style)
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    with contextlib.suppress(ClientGone):
+        context.begin(status, headers, len(body), close=refused.close)
+        context.end(body)
 
 
 def log_bug(error: Exception, request_id: str) -> None:

@@ -42,17 +42,6 @@ class Head:
         value = self._values.get(name.encode())
         return None if value is None else value.decode("latin-1")
 
-    @property
-    def content_length(self) -> int | None:
-        """Announced length of the body, or None."""
-        value = self._values.get(b"content-length")
-        return None if value is None else int(value)
-
-    @property
-    def announces_body(self) -> bool:
-        """Whether more than the head was announced."""
-        return bool(self.content_length) or b"transfer-encoding" in self._values
-
 
 def read_head(headers: Iterable[tuple[bytes, bytes]], http_version: str, limits: RequestLimits) -> Head:
     """Raises Refused when the head is too large, ambiguous about its framing, or names no sane host."""

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 import msgspec
 
 from tradewind.api.problems import Code
-from tradewind.gateway.body import Message, Send
 from tradewind.gateway.endpoints import ENDPOINTS
+from tradewind.gateway.front.context import Context
 from tradewind.gateway.head import Head
 from tradewind.gateway.models import list_models, show_model
 from tradewind.gateway.openapi import openapi_document
@@ -153,15 +153,12 @@ def not_configured() -> Refused:
     return Refused(Code.MODEL_UNAVAILABLE, "The gateway has no configuration yet.")
 
 
-async def send_local(send: Send, answer: LocalAnswer, request_id: str, *, head_only: bool) -> None:
-    """Writes an answer; `request_id` is empty for what is not recorded."""
+def send_local(context: Context, answer: LocalAnswer, request_id: str) -> None:
+    """Writes an answer; `request_id` is empty for what is not recorded. Raises ClientGone."""
     headers = [*answer.headers]
     if answer.status != 204:
-        length = str(len(answer.body)).encode()
-        headers += [(b"content-type", b"application/json"), (b"content-length", length)]
+        headers.append((b"content-type", b"application/json"))
     if request_id:
         headers.append((b"x-request-id", request_id.encode()))
-    start: Message = {"type": "http.response.start", "status": answer.status, "headers": headers}
-    await send(start)
-    body = b"" if head_only else answer.body
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    context.begin(answer.status, headers, len(answer.body))
+    context.end(answer.body)

@@ -10,7 +10,7 @@ Everything else that escapes a request is a bug and becomes `internal_error` wit
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -79,23 +79,26 @@ def error_object(refused: Refused, request_id: str, style: Style) -> dict[str, A
     return {"type": "error", "error": error, "request_id": request_id}
 
 
-def render(refused: Refused, request_id: str, style: Style) -> tuple[int, list[Header], bytes]:
-    """Status, headers and body of the response that ends a refused request."""
+class Rendered(NamedTuple):
+    """A response that ends a refused request. Its headers say nothing of framing or the connection."""
+
+    status: int
+    headers: list[Header]
+    body: bytes
+
+
+def render(refused: Refused, request_id: str, style: Style) -> Rendered:
+    """`request_id` is empty for what is not recorded."""
     problem = refused.code.value
     body = _encode(error_object(refused, request_id, style))
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (_REQUEST_ID, request_id.encode()),
-        *refused.headers,
-    ]
+    headers = [(b"content-type", b"application/json"), *refused.headers]
+    if request_id:
+        headers.append((_REQUEST_ID, request_id.encode()))
     if problem.retry_after_s is not None:
         headers.append((b"retry-after", str(problem.retry_after_s).encode()))
     if problem.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if refused.close:
-        headers.append((b"connection", b"close"))
-    return problem.status, headers, body
+    return Rendered(problem.status, headers, body)
 
 
 def internal_error() -> Refused:

@@ -25,6 +25,7 @@ from tradewind.api.wire import EngineLive, EngineSettings
 from tradewind.engine.errors import EngineError
 from tradewind.engine.runtime import VLLMEngine
 from tradewind.gateway.app import Gateway
+from tradewind.gateway.front.asgi import GatewayASGI
 from tradewind.gateway.intake import Intake
 from tradewind.gateway.prober import stats_fetch
 from tradewind.gateway.problems import ConfigRefused
@@ -161,12 +162,12 @@ class GatewayReplica:
         self._collector = gateway_collector(self._telemetry, instance)
         self._scrape: ScrapeServer | None = None
 
-    async def __serve_build_asgi_app__(self) -> Gateway:
+    async def __serve_build_asgi_app__(self) -> GatewayASGI:
         _quicken()
         loop = asyncio.get_running_loop()
         self._telemetry.metrics.watch(names.TASKS, lambda: len(asyncio.all_tasks(loop)))
         self._discovery.start()
-        return self._gateway
+        return GatewayASGI(self._gateway)
 
     async def reconfigure(self, user_config: Mapping[str, Any], rank: ReplicaRank) -> None:
         """Take over a new configuration whole. One that is refused leaves the old one in force.

@@ -23,6 +23,7 @@ from tradewind.api.wire import (
     VariantEntry,
 )
 from tradewind.gateway.app import Gateway
+from tradewind.gateway.front.asgi import GatewayASGI
 from tradewind.gateway.upstream import Upstream
 from tradewind.routing.replica import AdapterReport, ReplicaAddress
 from tradewind.telemetry.metrics import GatewayMetrics
@@ -162,7 +163,7 @@ class Client:
             "path": raw.split(b"?")[0].decode("latin-1"), "raw_path": raw, "query_string": b"",
             "headers": sent, "root_path": "", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000),
         }  # fmt: skip
-        await self.app(scope, receive, send)
+        await GatewayASGI(self.app)(scope, receive, send)
         return reply
 
     async def post(self, path: str, body: Any, headers: Sequence[Header] = (), **options: Any) -> Reply:
@@ -244,6 +245,11 @@ class Stage:
     records: Records
     metrics: GatewayMetrics
     engines: dict[str, list[FakeEngine]]
+
+    @property
+    def app(self) -> GatewayASGI:
+        """What an ASGI server calls."""
+        return GatewayASGI(self.gateway)
 
     @property
     def engine(self) -> FakeEngine:

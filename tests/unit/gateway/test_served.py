@@ -1,11 +1,12 @@
-"""The gateway behind a real server, asked by the real SDKs and by hand."""
+"""The gateway behind its own listener and behind an ASGI server, asked by the real SDKs and by hand."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anthropic
@@ -15,6 +16,7 @@ import uvicorn
 
 from tests.fakes.engine import Fault, Script
 from tests.unit.gateway.asgi import KEY, Stage, config, stage, user
+from tests.unit.gateway.front.talking import heard
 from tradewind.api.wire import GatewayConfig, RequestLimits
 
 ASK: Any = [user("x")]
@@ -26,15 +28,18 @@ HEAD = (
 SLOW = Script(tokens=100_000, interval_s=0.005)
 
 
+Served = Callable[..., AbstractAsyncContextManager[tuple[Stage, int]]]
+"""A stage and the port on loopback where its gateway is reached."""
+
+
 @contextlib.asynccontextmanager
-async def served(
+async def by_uvicorn(
     settings: GatewayConfig | None = None, script: Script | None = None
 ) -> AsyncIterator[tuple[Stage, int]]:
-    """A stage and the port on loopback where uvicorn serves its gateway."""
     async with stage(settings, script=script) as s:
         listener = socket.create_server(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
-        options = uvicorn.Config(s.gateway, log_config=None, lifespan="off", http="httptools")
+        options = uvicorn.Config(s.app, log_config=None, lifespan="off", http="httptools")
         server = uvicorn.Server(options)
         task = asyncio.create_task(server._serve([listener]))
         try:
@@ -43,6 +48,21 @@ async def served(
             server.should_exit = server.force_exit = True
             await task
             listener.close()
+
+
+@contextlib.asynccontextmanager
+async def by_listener(
+    settings: GatewayConfig | None = None, script: Script | None = None
+) -> AsyncIterator[tuple[Stage, int]]:
+    async with stage(settings, script=script) as s, heard(s.gateway) as (_, port):
+        yield s, port
+
+
+@pytest.fixture(params=[by_listener, by_uvicorn])
+def served(request: pytest.FixtureRequest) -> Served:
+    """Both ways in."""
+    way: Served = request.param
+    return way
 
 
 @contextlib.asynccontextmanager
@@ -76,7 +96,7 @@ async def by_hand(port: int, request: bytes) -> bytes:
     return said
 
 
-async def test_the_openai_sdk_gets_answers_streams_and_models() -> None:
+async def test_the_openai_sdk_gets_answers_streams_and_models(served: Served) -> None:
     async with served() as (s, port), openai_client(port) as client:
         whole = await client.chat.completions.create(model="chat", messages=ASK)
         assert whole.choices[0].message.content == " word word word"
@@ -90,7 +110,7 @@ async def test_the_openai_sdk_gets_answers_streams_and_models() -> None:
         assert {record.outcome for record in s.records.items} == {"ok"}
 
 
-async def test_the_openai_sdk_understands_our_errors() -> None:
+async def test_the_openai_sdk_understands_our_errors(served: Served) -> None:
     async with served() as (_, port), openai_client(port) as client:
         with pytest.raises(openai.NotFoundError) as missing:
             await client.chat.completions.create(model="gpt-7", messages=ASK)
@@ -104,7 +124,7 @@ async def test_the_openai_sdk_understands_our_errors() -> None:
                 await stranger.models.list()
 
 
-async def test_the_openai_sdk_is_told_of_a_broken_stream() -> None:
+async def test_the_openai_sdk_is_told_of_a_broken_stream(served: Served) -> None:
     broken = Script(tokens=9, interval_s=0.005, fault=Fault.RESET_MID_STREAM, fault_after=3)
     async with served(script=broken) as (_, port), openai_client(port) as client:
         stream = await client.chat.completions.create(model="chat", messages=ASK, stream=True)
@@ -114,7 +134,7 @@ async def test_the_openai_sdk_is_told_of_a_broken_stream() -> None:
         assert caught.value.code == "upstream_error"
 
 
-async def test_the_anthropic_sdk_gets_answers_streams_counts_and_errors() -> None:
+async def test_the_anthropic_sdk_gets_answers_streams_counts_and_errors(served: Served) -> None:
     async with served() as (_, port), anthropic_client(port) as client:
         whole = await client.messages.create(model="chat", max_tokens=9, messages=ASK)
         assert whole.content[0].type == "text"
@@ -131,7 +151,7 @@ async def test_the_anthropic_sdk_gets_answers_streams_counts_and_errors() -> Non
                 await stranger.messages.create(model="chat", max_tokens=9, messages=ASK)
 
 
-async def test_a_client_that_hangs_up_frees_the_engine() -> None:
+async def test_a_client_that_hangs_up_frees_the_engine(served: Served) -> None:
     async with served(script=SLOW) as (s, port):
         async with openai_client(port) as client:
             stream = await client.chat.completions.create(model="chat", messages=ASK, stream=True)
@@ -145,7 +165,7 @@ async def test_a_client_that_hangs_up_frees_the_engine() -> None:
         assert (await s.records.next()).outcome == "cancelled"
 
 
-async def test_a_client_that_hangs_up_before_the_answer_frees_the_engine() -> None:
+async def test_a_client_that_hangs_up_before_the_answer_frees_the_engine(served: Served) -> None:
     async with served(script=Script(fault=Fault.NO_HEAD)) as (s, port):
         async with openai_client(port) as client:
             with pytest.raises(openai.APITimeoutError):
@@ -156,7 +176,7 @@ async def test_a_client_that_hangs_up_before_the_answer_frees_the_engine() -> No
         await s.engine.until(lambda: s.engine.gone == 1, timeout_s=1)
 
 
-async def test_a_slow_reader_is_held_by_bounded_buffers() -> None:
+async def test_a_slow_reader_is_held_by_bounded_buffers(served: Served) -> None:
     flood = Script(tokens=20_000, pad_bytes=4_096)
     body = b'{"model":"chat","stream":true,"messages":[{"role":"user","content":"x"}]}'
     async with served(script=flood) as (s, port):
@@ -186,7 +206,9 @@ async def test_a_slow_reader_is_held_by_bounded_buffers() -> None:
         b"content-length : 2\r\n\r\n{}",
     ],
 )
-async def test_row_2_ambiguous_framing_is_refused_and_the_connection_closed(framing: bytes) -> None:
+async def test_row_2_ambiguous_framing_is_refused_and_the_connection_closed(
+    served: Served, framing: bytes
+) -> None:
     smuggled = b"GET /v1/models HTTP/1.1\r\nhost: x\r\nx-api-key: %b\r\n\r\n" % KEY.encode()
     async with served() as (s, port):
         said = await by_hand(port, HEAD + framing + smuggled)
@@ -195,7 +217,7 @@ async def test_row_2_ambiguous_framing_is_refused_and_the_connection_closed(fram
         assert s.seen() == 0
 
 
-async def test_row_3_and_4_large_bodies_and_heads_end_the_connection() -> None:
+async def test_row_3_and_4_large_bodies_and_heads_end_the_connection(served: Served) -> None:
     limits = RequestLimits(body_bytes=1_000, header_bytes=2_000)
     async with served(config(limits=limits)) as (s, port):
         announced = await by_hand(port, HEAD + b"content-length: 999999999\r\n\r\n")
@@ -210,7 +232,7 @@ async def test_row_3_and_4_large_bodies_and_heads_end_the_connection() -> None:
         assert s.seen() == 0
 
 
-async def test_shutdown_waits_for_a_stream_over_a_socket() -> None:
+async def test_shutdown_waits_for_a_stream_over_a_socket(served: Served) -> None:
     async with served(script=Script(tokens=30, interval_s=0.005)) as (s, port), openai_client(port) as client:
         stream = await client.chat.completions.create(model="chat", messages=ASK, stream=True)
         closing = asyncio.create_task(s.gateway.shutdown())

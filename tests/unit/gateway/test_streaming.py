@@ -253,15 +253,16 @@ async def test_a_server_whose_receive_fails_does_not_end_the_answer() -> None:
             "raw_path": CHAT.encode(),
             "headers": headers,
         }
-        await s.gateway(scope, receive, send)
+        await s.app(scope, receive, send)
         assert sent[0]["status"] == 200
         assert sent[-1]["more_body"] is False
 
 
-async def test_a_server_whose_connection_is_gone_when_we_write_is_a_client_that_left() -> None:
+@pytest.mark.parametrize("error", [ConnectionResetError, RuntimeError])
+async def test_a_server_that_cannot_send_any_more_has_a_client_that_left(error: type[Exception]) -> None:
     def broken(reply: Reply) -> None:
         if reply.chunks:
-            raise ConnectionResetError
+            raise error
 
     async with stage(script=SLOW) as s:
         await s.client.chat(stream=True, on_send=broken)
@@ -327,7 +328,7 @@ async def test_lifespan_opens_and_closes() -> None:
         async def send(message: Any) -> None:
             sent.append(message["type"])
 
-        task = asyncio.create_task(s.gateway({"type": "lifespan"}, inbox.get, send))
+        task = asyncio.create_task(s.app({"type": "lifespan"}, inbox.get, send))
         inbox.put_nowait({"type": "lifespan.startup"})
         await until(lambda: sent)
         assert (await s.client.chat()).status == 200

@@ -27,7 +27,6 @@ from tests.unit.gateway.asgi import (
 )
 from tests.unit.gateway.hostile import parse
 from tradewind.api.wire import RequestLimits, VariantEntry
-from tradewind.gateway.app import Gateway
 from tradewind.gateway.patterns import EXPANDED_ATOMS, expanded_size
 from tradewind.gateway.prepare import salt_secret, tenant_salt
 from tradewind.gateway.problems import Refused
@@ -60,7 +59,7 @@ async def test_row_1_the_raw_path_decides_not_what_a_server_made_of_it() -> None
             "type": "http", "http_version": "1.1", "method": "POST", "path": CHAT, "query_string": b"",
             "raw_path": b"/sleep", "headers": [(b"host", b"x"), (b"x-api-key", KEY.encode())],
         }  # fmt: skip
-        await s.gateway(scope, receive, send)
+        await s.app(scope, receive, send)
         assert sent[0]["status"] == 404
 
 
@@ -363,7 +362,6 @@ async def test_row_17_a_bug_is_logged_by_its_place_and_answered_by_its_code(
 
 async def test_other_kinds_of_scope_are_turned_away() -> None:
     async with stage() as s:
-        gateway: Gateway = s.gateway
         sent: list[Any] = []
 
         async def send(message: Any) -> None:
@@ -372,6 +370,6 @@ async def test_other_kinds_of_scope_are_turned_away() -> None:
         async def receive() -> dict[str, Any]:
             return {"type": "websocket.connect"}
 
-        await gateway({"type": "websocket", "path": CHAT}, receive, send)
+        await s.app({"type": "websocket", "path": CHAT}, receive, send)
         assert sent == [{"type": "websocket.close", "code": 1003}]
         await asyncio.sleep(0)

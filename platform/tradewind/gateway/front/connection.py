@@ -16,9 +16,9 @@ from typing import Final, Protocol, cast
 import httptools
 
 from tradewind.gateway.front import wire
-from tradewind.gateway.front.context import Context
+from tradewind.gateway.front.context import ConnectionContext, Context
 from tradewind.gateway.front.limits import FrontLimits
-from tradewind.gateway.problems import Header, Refused
+from tradewind.gateway.problems import Header, Refused, Rendered
 
 _READ_BACK: Final = 256 * 1024
 """Bytes that are read of a caller who was refused, and thrown away."""
@@ -61,7 +61,7 @@ class Owner(Protocol):
     def handle(self) -> Callable[[Context], Awaitable[None]]:
         """Answers a request."""
 
-    def refuse(self, context: Context | None, refused: Refused) -> tuple[int, list[Header], bytes]:
+    def refuse(self, refused: Refused) -> Rendered:
         """The answer to what is no sound request."""
 
 
@@ -89,10 +89,10 @@ class Connection(asyncio.Protocol):
         self._headers: list[Header] = []
         self._head_size = 0
         self._in_head = False
-        self._parsed: Context | None = None  # the one whose body is being parsed
-        self._offered: Context | None = None  # the one that came with an offer of another protocol
-        self._current: Context | None = None  # the one that is being answered
-        self._queue: deque[Context] = deque()
+        self._parsed: ConnectionContext | None = None  # the one whose body is being parsed
+        self._offered: ConnectionContext | None = None  # the one that came with an offer of another protocol
+        self._current: ConnectionContext | None = None  # the one that is being answered
+        self._queue: deque[ConnectionContext] = deque()
         self._task: asyncio.Task[None] | None = None
         self._fault: Refused | None = None
         self._closing = False
@@ -178,7 +178,7 @@ class Connection(asyncio.Protocol):
         method, version = parser.get_method(), parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise wire.bad("Speak HTTP/1.1.")
-        context = Context(self, method, wire.path_of(self._target), self._headers, version)
+        context = ConnectionContext(self, method, wire.path_of(self._target), self._headers, version)
         context.closes = not parser.should_keep_alive()
         if len(self._queue) >= self.limits.pipelined:
             raise wire.bad("Too many requests were sent before the first was answered.")
@@ -225,7 +225,7 @@ class Connection(asyncio.Protocol):
             data, self.head = self.head + data, b""
         transport.write(data)
 
-    def answered(self, context: Context, data: bytes) -> None:
+    def answered(self, context: ConnectionContext, data: bytes) -> None:
         """The answer ends with `data`."""
         if self.head or data:
             self.send(data)
@@ -300,7 +300,7 @@ class Connection(asyncio.Protocol):
                 raise
             self._fault = cause
         except httptools.HttpParserError:
-            self._fault = self._fault or wire.bad("This is not HTTP/1.1 as its standard has it.")
+            self._fault = self._fault or wire.bad("This is no request as the HTTP standard has it.")
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
         """Answer as if no other protocol had been asked for: clients offer HTTP/2 unasked."""
@@ -330,7 +330,7 @@ class Connection(asyncio.Protocol):
         elif self._fault is not None:
             self._refuse(self._fault)
 
-    async def _serve(self, context: Context) -> None:
+    async def _serve(self, context: ConnectionContext) -> None:
         try:
             await self._owner.handle(context)
         finally:
@@ -338,8 +338,8 @@ class Connection(asyncio.Protocol):
                 context.abort()  # left open: the caller must see that nothing more will come
 
     def _refuse(self, refused: Refused) -> None:
-        status, headers, body = self._owner.refuse(None, refused)
-        head = wire.response_head(status, headers, wire.NO_LENGTH, chunked=False, close=False)
+        status, headers, body = self._owner.refuse(refused)
+        head = wire.response_head(status, headers, len(body), chunked=False, close=True)
         self.head = b""
         self.send(head + body)
         self._close()

@@ -1,14 +1,15 @@
 """One request as it came in, and the way to answer it.
 
-`Context` is what the gateway's core knows of a caller, whoever listens: the listener makes one per request.
-A handler reads the body at most once, begins one answer, writes and ends it. When the caller leaves, the task
-that handles the request is cancelled, once; `gone` tells it why.
+`Context` is what the gateway's core knows of a caller, whoever listens. A handler reads the body at most
+once, begins one answer, writes and ends it. When the caller leaves, the task that handles the request is
+cancelled, once; `gone` tells it why.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
 
 from tradewind.api.problems import Code
 from tradewind.api.wire import RequestLimits
@@ -20,13 +21,67 @@ if TYPE_CHECKING:
 
 _EXPECTED: Final = b"100-continue"
 
+Amend = Callable[[list[Header]], list[Header]]
+"""The headers of an answer, and what goes with them whatever the answer is."""
 
-class Context:
-    """One request. Made by a connection, for one task."""
+
+class Context(Protocol):
+    """One request, for one task."""
+
+    method: bytes
+    path: bytes
+    """Raw, without the query."""
+    headers: list[Header]
+    """Names in lower case, in the order in which they came."""
+    version: str
+    """`1.1` or `1.0`."""
+    head_only: bool
+    """The answer's body is not wanted (HEAD); it is thrown away here."""
+    amend: Amend | None
+    """To be set before the answer begins."""
+
+    @property
+    def gone(self) -> bool:
+        """The caller left before the answer was complete."""
+
+    async def body(self, limits: RequestLimits) -> bytes:
+        """The whole body, once. Raises Refused (body_too_large, request_timeout, no_capacity), ClientGone."""
+
+    def let_body_go(self) -> None:
+        """The handler holds the body no longer."""
+
+    def begin(
+        self, status: int, headers: list[Header], length: int = wire.NO_LENGTH, *, close: bool = False
+    ) -> None:
+        """The answer's head. `headers` say nothing of framing or the connection.
+
+        What was announced of the body and not read closes the connection too. Raises ClientGone, ValueError.
+        """
+
+    def write(self, data: bytes) -> None:
+        """Bytes of the answer, at once. Never raises: nothing is sent to a caller who left."""
+
+    def end(self, data: bytes = b"") -> None:
+        """The answer is complete."""
+
+    def abort(self) -> None:
+        """The answer will never be complete: the connection closes, so that the caller can tell."""
+
+    @property
+    def paused(self) -> bool:
+        """So many bytes wait for a slow reader that no more should be written; see `drained`."""
+
+    async def drained(self) -> None:
+        """Wait until the caller has taken (most of) what was written, or is gone."""
+
+
+class ConnectionContext:
+    """A request of the listener's. Made by a connection."""
 
     __slots__ = (
-        "_body", "_connection", "_ended", "_limit", "_refused", "_waiter", "_whole", "begun", "chunked",
-        "closes", "expects", "framing", "gone", "head_only", "headers", "held", "method", "path", "version",
+        "_body", "_connection", "_ended", "_limit", "_refused", "_waiter", "_whole", "amend", "begun",
+        "chunked", "closes", "expects", "framing", "gone", "head_only", "headers", "held", "method", "path",
+        "version",
     )  # fmt: skip
 
     def __init__(
@@ -35,11 +90,9 @@ class Context:
         self._connection: Connection | None = connection
         self.method = method
         self.path = path
-        """Raw, without the query."""
         self.headers = headers
-        """Names in lower case, in the order in which they came."""
         self.version = version
-        """`1.1` or `1.0`."""
+        self.amend: Amend | None = None
         self.framing = wire.framing(headers, version)
         self.head_only = method == b"HEAD"
         self.expects = any(name == b"expect" and value.lower() == _EXPECTED for name, value in headers)
@@ -47,7 +100,6 @@ class Context:
         """The connection ends with the answer."""
         self.begun = False
         self.gone = False
-        """The caller left before the answer was complete."""
         self.chunked = False
         self.held = 0
         """Bytes of the body that are held."""
@@ -61,14 +113,11 @@ class Context:
     # What a handler calls.
 
     async def body(self, limits: RequestLimits) -> bytes:
-        """The whole body, once. Its bytes count as held until `let_body_go` or the end.
-
-        Raises Refused (body_too_large, request_timeout, no_capacity) and ClientGone.
-        """
+        """The whole body, once. Its bytes count as held until `let_body_go` or the end."""
         self._limit = limits.body_bytes
         announced = self.framing.length
         if (announced or 0) > limits.body_bytes or self.held > limits.body_bytes:
-            raise _too_large(limits.body_bytes)
+            raise too_large(limits.body_bytes)
         if not self._whole and self._refused is None:
             await self._arrive(limits.body_timeout_s)
         if self._refused is not None:
@@ -84,12 +133,11 @@ class Context:
     def begin(
         self, status: int, headers: list[Header], length: int = wire.NO_LENGTH, *, close: bool = False
     ) -> None:
-        """The answer's head. It is sent with the first bytes of the body, or at the end.
-
-        `headers` say nothing of framing or the connection. Raises ClientGone, ValueError.
-        """
+        """It is sent with the first bytes of the body, or at the end."""
         connection = self._open()
         self.begun = True
+        if self.amend is not None:
+            headers = self.amend(headers)
         # What is left of the body would be read as the next request.
         self.closes = self.closes or close or not self._whole or connection.leaving
         self.chunked = length < 0 and self.version == "1.1" and not self.head_only
@@ -98,13 +146,13 @@ class Context:
         connection.head = head
 
     def write(self, data: bytes) -> None:
-        """Bytes of the answer, at once. Nothing is sent to a caller who left, or who asked for a head."""
+        """At once."""
         if self._connection is None or not data or self.head_only:
             return
         self._connection.send(wire.chunk(data) if self.chunked else data)
 
     def end(self, data: bytes = b"") -> None:
-        """The answer is complete. The connection goes on or closes."""
+        """The connection goes on or closes."""
         connection, self._connection = self._connection, None
         self._ended = True
         self._let_go(connection)
@@ -117,7 +165,7 @@ class Context:
         connection.answered(self, data)
 
     def abort(self) -> None:
-        """End an answer that will never be complete by closing the connection: so the caller can tell."""
+        """Close the connection."""
         connection, self._connection = self._connection, None
         self._let_go(connection)
         if connection is not None:
@@ -125,11 +173,11 @@ class Context:
 
     @property
     def paused(self) -> bool:
-        """So many bytes wait for a slow reader that no more should be written; see `drained`."""
+        """The transport holds more than `write_buffer`."""
         return self._connection is not None and self._connection.paused
 
     async def drained(self) -> None:
-        """Wait until more may be written, or the caller is gone."""
+        """Wait until the transport holds little."""
         if self._connection is not None:
             await self._connection.drained()
 
@@ -153,7 +201,7 @@ class Context:
         if self._limit is None:
             return self.held > connection.limits.ahead_bytes
         if self.held > self._limit:
-            self._refuse(_too_large(self._limit))
+            self._refuse(too_large(self._limit))
         return False
 
     def fail(self, refused: Refused) -> None:
@@ -199,8 +247,7 @@ class Context:
             raise ClientGone
 
     def _late(self, timeout_s: float) -> None:
-        text = f"The body did not arrive within {timeout_s:g} s."
-        self._refuse(Refused(Code.REQUEST_TIMEOUT, text, close=True))
+        self._refuse(too_late(timeout_s))
 
     def _refuse(self, refused: Refused) -> None:
         self._refused = refused
@@ -219,5 +266,11 @@ class Context:
             self.held = 0
 
 
-def _too_large(limit: int) -> Refused:
+def too_large(limit: int) -> Refused:
+    """The refusal of a body over `limit` bytes."""
     return Refused(Code.BODY_TOO_LARGE, f"The body is over {limit} bytes.", close=True)
+
+
+def too_late(timeout_s: float) -> Refused:
+    """The refusal of a body that took longer than `timeout_s`."""
+    return Refused(Code.REQUEST_TIMEOUT, f"The body did not arrive within {timeout_s:g} s.", close=True)

@@ -19,7 +19,7 @@ from tradewind.api.problems import Code
 from tradewind.gateway.front.connection import Connection
 from tradewind.gateway.front.context import Context
 from tradewind.gateway.front.limits import FrontLimits
-from tradewind.gateway.problems import Header, Refused
+from tradewind.gateway.problems import Refused, Rendered
 
 _log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ _BACKLOG: Final = 4_096
 
 Handle = Callable[[Context], Awaitable[None]]
 """Answers one request."""
-Refuse = Callable[[Context | None, Refused], tuple[int, list[Header], bytes]]
-"""Status, headers and body for what is no sound request."""
+Refuse = Callable[[Refused], Rendered]
+"""The answer to what is no sound request."""
 
 
 class Listener:

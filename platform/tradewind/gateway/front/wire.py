@@ -20,7 +20,8 @@ _TARGET: Final = re.compile(rb"[\x21-\x22\x24-\x7e]+")
 _AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _LENGTH_DIGITS: Final = 18
 _FRAMING: Final = frozenset((b"content-length", b"transfer-encoding"))
-_BODILESS: Final = frozenset((204, 304))
+BODILESS: Final = frozenset((204, 304))
+"""Statuses of answers without a body."""
 NO_LENGTH: Final = -1
 """Length of an answer that is not known when it begins."""
 
@@ -101,7 +102,7 @@ def response_head(status: int, headers: list[Header], length: int, *, chunked: b
     lines = [name + b": " + value for name, value in headers]
     if chunked:
         lines.append(b"transfer-encoding: chunked")
-    elif length >= 0 and status not in _BODILESS:
+    elif length >= 0 and status not in BODILESS:
         lines.append(b"content-length: %d" % length)
     if close:
         lines.append(b"connection: close")

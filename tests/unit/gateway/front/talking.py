@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from tradewind.api.wire import RequestLimits
+from tradewind.gateway.app import Gateway
 from tradewind.gateway.front.context import Context
 from tradewind.gateway.front.limits import FrontLimits
 from tradewind.gateway.front.listener import Listener
 from tradewind.gateway.head import read_head
-from tradewind.gateway.problems import ClientGone, Header, Refused, render
+from tradewind.gateway.problems import ClientGone, Refused, Rendered, render
 
 HOST = b"host: gateway\r\n"
 QUIET_S = 0.3
@@ -42,9 +43,7 @@ class Echo:
             if self.hold is not None:
                 await self.hold.wait()
         except Refused as refused:
-            status, headers, text = refuse(context, refused)
-            framing = (b"content-length", b"connection")
-            headers = [each for each in headers if each[0] not in framing]
+            status, headers, text = refuse(refused)
             context.begin(status, headers, len(text), close=refused.close)
             context.end(text)
             return
@@ -68,7 +67,7 @@ class Echo:
         context.end(text)
 
 
-def refuse(context: Context | None, refused: Refused) -> tuple[int, list[Header], bytes]:
+def refuse(refused: Refused) -> Rendered:
     return render(refused, "req_1", "openai")
 
 
@@ -77,15 +76,29 @@ async def listening(
     echo: Echo, limits: FrontLimits | None = None, clock: list[float] | None = None
 ) -> AsyncIterator[tuple[Listener, int]]:
     """The listener and its port; `clock` holds the seconds that it believes in."""
+    time = None if clock is None else lambda: clock[0]
+    async with _opened(lambda: Listener(echo.handle, refuse, limits, time)) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def heard(gateway: Gateway, limits: FrontLimits | None = None) -> AsyncIterator[tuple[Listener, int]]:
+    """A listener in front of a gateway, and its port."""
+    async with _opened(lambda: Listener(gateway.handle, gateway.refuse, limits)) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def _opened(make: Callable[[], Listener]) -> AsyncIterator[tuple[Listener, int]]:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        listener = Listener(echo.handle, refuse, limits, None if clock is None else lambda: clock[0])
+        listener = make()
         await listener.start(sock)
         try:
             yield listener, sock.getsockname()[1]
         finally:
             await listener.drain(1)
-    assert listener.open == 0
+    await until(lambda: not listener.open)
     assert listener.held == 0
 
 
@@ -116,3 +129,10 @@ async def hear(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
         if not data:
             return heard, True
         heard += data
+
+
+async def until(condition: Callable[[], object], within_s: float = 5) -> None:
+    """Looks every millisecond. Raises TimeoutError."""
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 - what is looked at has no event
+            await asyncio.sleep(0.001)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.unit.gateway.front.talking import HOST, Echo, hear, listening, talk
+from tests.unit.gateway.front.talking import HOST, Echo, hear, listening, talk, until
 from tradewind.api.wire import RequestLimits
 from tradewind.gateway.front.limits import FrontLimits
 
@@ -173,8 +173,7 @@ async def test_the_room_for_bodies_has_an_end() -> None:
     hold = asyncio.Event()
     async with listening(Echo(hold=hold), FrontLimits(bodies=1_500)) as (listener, port):
         first = asyncio.create_task(talk(port, post(b"a" * 1_000)))
-        while listener.held < 1_000:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+        await until(lambda: listener.held == 1_000)
         answer, closed = await talk(port, post(b"b" * 1_000))
         assert b"503" in answer
         assert closed
@@ -186,11 +185,9 @@ async def test_whoever_leaves_ends_the_work_for_it() -> None:
     async with listening(echo := Echo(hold=asyncio.Event())) as (listener, port):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(post(b"abc"))
-        while listener.held < 3:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+        await until(lambda: listener.held == 3)
         writer.close()
-        while not echo.cancelled:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+        await until(lambda: echo.cancelled)
         assert listener.open == 0
 
 

@@ -6,18 +6,11 @@ import asyncio
 
 import pytest
 
-from tests.unit.gateway.front.talking import HOST, Echo, hear, listening, talk
+from tests.unit.gateway.front.talking import HOST, Echo, hear, listening, talk, until
 from tradewind.gateway.front.limits import FrontLimits
 
 GET = b"GET /a HTTP/1.1\r\n" + HOST + b"\r\n"
 LIMITS = FrontLimits(head_s=15, idle_s=90, refused_s=2)
-
-
-async def until(condition: object) -> None:
-    assert callable(condition)
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize(
