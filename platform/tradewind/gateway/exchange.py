@@ -103,6 +103,9 @@ class Exchange:
         except Refused as refused:
             self._incomplete = refused.code in _CUT_SHORT
             raise
+        # An answer may take minutes. Nothing is tried again from here on.
+        job.request.let_go()
+        self._context.let_body_go()
         try:
             if answer.body is None:
                 await self._stream(job, answer)

@@ -60,6 +60,10 @@ class Request:
     wants_usage: bool
     """The caller asked for usage in the stream itself."""
 
+    def let_go(self) -> None:
+        """Nobody will be asked again: its fields, which hold the caller's whole body, are wanted no more."""
+        self.fields = {}
+
 
 def check_request(body: bytes, endpoint: Endpoint, limits: RequestLimits) -> Request:
     """Raises Refused for anything an engine must not see."""
