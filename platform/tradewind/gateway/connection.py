@@ -132,12 +132,12 @@ class Connection(asyncio.Protocol):
             self._finish(response)
         elif self._fault:
             self.abort(BadResponse(self._fault))
-        elif response.advance(self._limits.read_buffer_bytes):
-            self._pause()
         elif response.barren:
             self._barren_bytes += len(data)
             if self._barren_bytes > self._limits.head_bytes:
                 self.abort(BadResponse("the head or the framing is too large"))
+        elif response.advance(self._limits.read_buffer_bytes):
+            self._pause()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -165,22 +165,28 @@ class Exchange:
         self._context.end(body)
 
     async def _stream(self, job: Job, answer: Answer) -> None:
-        """Bytes through, as they come."""
-        record, context, response = self._record, self._context, answer.response
+        """Bytes through, as they come and from where they come."""
+        record, context = self._record, self._context
         strip = self._endpoint.usage_option and not job.request.wants_usage
         relay = self._relay = SSERelay(self._endpoint.dialect, strip_usage=strip)
         self._begin(self._headers(job.decision, answer.content_type))
-        try:
-            while chunk := await response.read_chunk():
-                record.chunk(time.time_ns())
-                data = relay.feed(chunk)
-                if relay.failed:
-                    raise _cut(late=False)  # the engine's words about its fault stay here
+
+        def take(chunk: bytes) -> bool:
+            record.chunk(time.time_ns())
+            data = relay.feed(chunk)
+            if relay.failed:
+                raise _cut(late=False)  # the engine's words about its fault stay here
+            if data:
                 context.write(data)
-                if context.paused:
-                    # The engine's side has deadlines of its own; this one is for a caller that does not read.
-                    async with asyncio.timeout_at(job.total_deadline):
-                        await context.drained()
+            return context.paused
+
+        async def drained() -> None:
+            # The engine's side has deadlines of its own; this one is for a caller that does not read.
+            async with asyncio.timeout_at(job.total_deadline):
+                await context.drained()
+
+        try:
+            await answer.response.deliver(take, drained)
         except (TimeoutError, StreamBroken) as error:
             raise _cut(
                 isinstance(error, TimeoutError) or (isinstance(error, StreamTimeout) and error.total)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -139,6 +139,10 @@ def request_head(
     return head
 
 
+Sink = Callable[[bytes], bool]
+"""Takes what has arrived; tells whether it wants no more for now."""
+
+
 class Carrier(Protocol):
     """What a response needs of the connection that carries it."""
 
@@ -154,15 +158,15 @@ class Carrier(Protocol):
 class UpstreamResponse:
     """One answer of an engine: status and headers, then the body as it comes.
 
-    `headers` have lower-case names. Read to the end with `read_chunk`, `chunks` or `read_all`, or call
-    `abort`; a response given up without either holds its connection until the total deadline.
+    `headers` have lower-case names. Read to the end with `deliver`, `read_chunk`, `chunks` or `read_all`, or
+    call `abort`; a response given up without either holds its connection until the total deadline.
     One reader at a time. A cancelled read aborts.
     """
 
     __slots__ = (
-        "_buffered", "_connection", "_cutoff", "_ended", "_error", "_loop", "_parts", "_quiet_since",
-        "_started", "_total_deadline", "_waiter", "content_type", "headers", "heard", "reused", "sent_at",
-        "status",
+        "_buffered", "_choked", "_connection", "_cutoff", "_ended", "_error", "_loop", "_parts",
+        "_quiet_since", "_sink", "_sink_failed", "_started", "_total_deadline", "_waiter", "content_type",
+        "headers", "heard", "reused", "sent_at", "status",
     )  # fmt: skip
 
     def __init__(
@@ -181,6 +185,9 @@ class UpstreamResponse:
         self._parts: list[bytes] = []
         self._buffered = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Sink | None = None
+        self._sink_failed: Exception | None = None
+        self._choked = False
         self._started = False
         self._ended = False
         self._error: UpstreamError | None = None
@@ -204,19 +211,34 @@ class UpstreamResponse:
         """
         if not self._parts and not self._ended:
             await self._wait()
-        parts = self._parts
-        if parts:
-            data = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
-            self._buffered = 0
-            if self._connection is not None and self._connection.paused:
-                self._connection.resume()
+        if self._parts:
+            data = self._take()
+            self._resume()
             return data
-        if self._error is None:
-            return b""
-        if isinstance(self._error, StreamBroken):
-            raise self._error
-        raise StreamBroken(str(self._error)) from self._error
+        self._raise_error()
+        return b""
+
+    async def deliver(self, sink: Sink, drained: Callable[[], Awaitable[None]]) -> None:
+        """Hand everything that arrives to `sink`, from where it arrives: no task wakes up for a chunk.
+
+        Nothing is read from the engine after `sink` said True, until `drained` returns. Returns at the clean
+        end. Raises what either raises, and StreamBroken when the answer will never be whole, after all that
+        came of it was handed on.
+        """
+        self._sink = sink
+        self._hand_on()
+        while True:
+            if self._sink_failed is not None:
+                raise self._sink_failed
+            if self._ended:
+                break
+            if self._choked:
+                await drained()
+                self._choked = False
+                self._resume()
+            else:
+                await self._wait()
+        self._raise_error()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body, piece by piece as it arrives. Raises StreamBroken."""
@@ -243,6 +265,33 @@ class UpstreamResponse:
             self._parts.clear()
             self._buffered = 0
 
+    def _take(self) -> bytes:
+        parts = self._parts
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self._buffered = 0
+        return data
+
+    def _resume(self) -> None:
+        if self._connection is not None and self._connection.paused:
+            self._connection.resume()
+
+    def _raise_error(self) -> None:
+        if self._error is None:
+            return
+        if isinstance(self._error, StreamBroken):
+            raise self._error
+        raise StreamBroken(str(self._error)) from self._error
+
+    def _hand_on(self) -> bool:
+        """Gives the sink what is here; tells whether it wants no more for now."""
+        if self._parts and self._sink is not None and self._sink_failed is None:
+            try:
+                self._choked = self._sink(self._take())
+            except Exception as error:  # belongs to whoever awaits `deliver`, not to the event loop
+                self._sink_failed = error
+        return self._choked or self._sink_failed is not None
+
     async def _wait(self) -> None:
         waiter = self._waiter = self._loop.create_future()
         try:
@@ -257,13 +306,20 @@ class UpstreamResponse:
         self._buffered += len(body)
 
     def advance(self, bound: int) -> bool:
-        """Wakes the reader when there is something to read; tells whether more than `bound` bytes wait."""
+        """Wakes the reader when there is something for it; tells whether reading should pause.
+
+        That is when more than `bound` bytes wait for a reader, or when a sink wants no more.
+        """
+        if self._sink is None:
+            wanted, pause = bool(self._parts), self._buffered > bound
+        else:
+            wanted = pause = self._hand_on()
         waiter = self._waiter
-        if waiter is not None and (self._parts or self._ended):
+        if waiter is not None and (wanted or self._ended):
             self._waiter = None
             if not waiter.done():
                 waiter.set_result(None)
-        return self._buffered > bound
+        return pause
 
     @property
     def barren(self) -> bool:
