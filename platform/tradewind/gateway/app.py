@@ -25,7 +25,15 @@ from tradewind.gateway.head import Head, read_head
 from tradewind.gateway.late_usage import LateUsage
 from tradewind.gateway.local_answers import LocalAnswers, find_place, not_configured, send_local
 from tradewind.gateway.prepare import salt_secret
-from tradewind.gateway.problems import ClientGone, Refused, Rendered, Style, internal_error, render
+from tradewind.gateway.problems import (
+    ClientGone,
+    Refused,
+    Rendered,
+    Style,
+    internal_error,
+    render,
+    shutting_down,
+)
 from tradewind.gateway.readiness import Standing, answering
 from tradewind.gateway.state import Prepared, State
 from tradewind.gateway.upstream import Upstream
@@ -93,7 +101,7 @@ class Gateway:
         )
         self._state: State | None = None
         self._active = 0
-        self._closing = False
+        self._leaving = self._closing = False
         self._drained: asyncio.Event | None = None
 
     @property
@@ -145,13 +153,22 @@ class Gateway:
 
     async def startup(self) -> None:
         """Open for requests (again)."""
-        self._closing = False
+        self._leaving = self._closing = False
+
+    def leave(self) -> None:
+        """Say that it is not ready, and take requests all the same: whoever sends them hears of it late."""
+        self._leaving = True
 
     async def shutdown(self, timeout_s: float | None = None) -> None:
-        """Refuse new requests, let those under way end (for `timeout_s` at most), close the connections."""
+        """Refuse new requests, let those under way end (for `timeout_s` at most), close the connections.
+
+        What is cut ends with an error, as an answer or as the last event of a stream.
+        """
         self._closing = True
         if not await self._over(timeout_s):
             _log.warning("shut down with requests under way", extra={"requests": self._active})
+        self._services.ending = True
+        self.admission.close()
         await self._upstream.close()
         # What was cut just now has an error event to send, and its usage to ask.
         await self._over(_LAST_WORDS_S)
@@ -161,6 +178,7 @@ class Gateway:
         """Waits until no request is under way; False when one still is after `timeout_s`."""
         if self._active:
             self._drained = self._drained or asyncio.Event()
+            self._drained.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._drained.wait(), timeout_s)
         return not self._active
@@ -207,9 +225,7 @@ class Gateway:
 
     def _check_open(self, limits: RequestLimits) -> None:
         if self._closing:
-            raise Refused(
-                Code.SHUTTING_DOWN, "This gateway is going away; send the request again.", close=True
-            )
+            raise shutting_down()
         if self._active >= limits.concurrent_requests:
             raise Refused(Code.NO_CAPACITY, "The gateway is full.")
 
@@ -249,7 +265,7 @@ class Gateway:
         Who shows the platform's internal token is told of each deployment.
         """
         state = self._state
-        if self._closing:
+        if self._leaving or self._closing:
             reason = "shutting_down"
         elif state is None:
             reason = "not_configured"

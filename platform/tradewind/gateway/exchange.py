@@ -21,7 +21,15 @@ from tradewind.gateway.http1 import StreamBroken, StreamTimeout
 from tradewind.gateway.late_usage import LateUsage
 from tradewind.gateway.models import check_permission, not_found
 from tradewind.gateway.prepare import Request, check_request
-from tradewind.gateway.problems import ClientGone, Header, Refused, Style, internal_error, render
+from tradewind.gateway.problems import (
+    ClientGone,
+    Header,
+    Refused,
+    Style,
+    internal_error,
+    render,
+    shutting_down,
+)
 from tradewind.gateway.state import State
 from tradewind.gateway.stream import SSERelay
 from tradewind.gateway.usage import Usage, body_usage
@@ -39,14 +47,19 @@ _LAST_WORD_S = 1.0
 _CUT_SHORT = frozenset((Code.TOTAL_TIMEOUT, Code.FIRST_TOKEN_TIMEOUT, Code.UPSTREAM_ERROR))
 """Failures of an engine that may have been at work. With any other it has said that it was not."""
 
+_CUT_OFF = frozenset((Code.UPSTREAM_ERROR, Code.MODEL_UNAVAILABLE))
+"""What becomes of requests when the connections to engines are closed and nobody waits for one."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(slots=True)
 class Services:
     """What every request uses."""
 
     dispatcher: Dispatcher
     admission: Admission
     late_usage: LateUsage
+    ending: bool = False
+    """All that is under way has been cut, which is no fault of an engine."""
 
 
 class Exchange:
@@ -228,6 +241,8 @@ class Exchange:
     async def _refuse(self, refused: Refused) -> None:
         """The error as a response, or as the last event of a stream that has begun."""
         record, context = self._record, self._context
+        if self._services.ending and refused.code in _CUT_OFF:
+            refused = shutting_down()
         record.code = refused.code.wire
         if not self._started or self._relay is None:
             record.status = refused.code.value.status

@@ -106,3 +106,8 @@ def internal_error() -> Refused:
     return Refused(
         Code.INTERNAL_ERROR, "The platform failed. Its operator finds the cause by the request id."
     )
+
+
+def shutting_down() -> Refused:
+    """The refusal of a gateway that ends."""
+    return Refused(Code.SHUTTING_DOWN, "This gateway is going away; send the request again.", close=True)

@@ -129,8 +129,8 @@ class Upstream:
         for connection in tuple(self._open):
             connection.abort(StreamBroken("the gateway is shutting down"))
         if self._open:
-            self._all_lost = asyncio.get_running_loop().create_future()
-            await self._all_lost
+            self._all_lost = self._all_lost or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._all_lost)
 
     async def _connect(self, host: str, port: int, deadline: float) -> Connection:
         loop = self._loop = self._loop or asyncio.get_running_loop()

@@ -139,11 +139,18 @@ class Admission:
         self._call_later = call_later
         self._waiters: dict[str, _Line] = {}
         self._in_flight: dict[str, int] = {}
+        self._closed = False
         directory.subscribe(self._on_change)
 
     def load(self, deployment: str) -> DeploymentLoad:
         """Requests that wait for the deployment and that are on its replicas."""
         return DeploymentLoad(len(self._waiters.get(deployment, ())), self._in_flight.get(deployment, 0))
+
+    def close(self) -> None:
+        """Nobody gets a replica any more, and nobody waits for one: they have NoReplica."""
+        self._closed = True
+        for deployment in tuple(self._waiters):
+            self._turn_away(deployment, "no more requests are taken")
 
     def loads(self) -> dict[str, DeploymentLoad]:
         """By deployment, those with nothing going on left out."""
@@ -157,6 +164,8 @@ class Admission:
         `exclude` holds ids of replicas not to use, such as those already tried; `adapter` is what the
         replica must have loaded.
         """
+        if self._closed:
+            return None
         views = self._directory.views(deployment)
         view = choose(views, now=self._clock(), rng=self._rng, exclude=exclude, adapter=adapter)
         if view is not None:
@@ -182,6 +191,8 @@ class Admission:
         view = self.try_acquire(deployment, exclude, adapter)
         if view is not None:
             return view
+        if self._closed:
+            raise NoReplica(deployment, "no more requests are taken")
         if self._directory.refused(deployment, adapter):
             raise NoReplica(deployment, f"no replica can load the adapter {adapter}")
         if wait_s <= 0:
@@ -283,6 +294,9 @@ class Admission:
         if deployment in self._directory:
             self._serve(deployment)
             return
+        self._turn_away(deployment, "the deployment has been removed")
+
+    def _turn_away(self, deployment: str, why: str) -> None:
         for waiter in self._waiters.pop(deployment, ()):
             if not waiter.answer.done():
-                waiter.answer.set_result(NoReplica(deployment, "the deployment has been removed"))
+                waiter.answer.set_result(NoReplica(deployment, why))

@@ -27,6 +27,7 @@ from tradewind.engine.runtime import VLLMEngine
 from tradewind.gateway.app import Gateway
 from tradewind.gateway.front.asgi import GatewayASGI
 from tradewind.gateway.intake import Intake
+from tradewind.gateway.membership import Membership
 from tradewind.gateway.prober import stats_fetch
 from tradewind.gateway.problems import ConfigRefused
 from tradewind.gateway.rotation import Rotation
@@ -35,7 +36,6 @@ from tradewind.rayapi.app_status import REASON_MARK, START_MARK
 from tradewind.secrets import read_secret
 from tradewind.serve import loopback
 from tradewind.serve.discovery import ReplicaDiscovery
-from tradewind.serve.membership import Membership
 from tradewind.serve.replica_context import first_user_config
 from tradewind.telemetry import names
 from tradewind.telemetry.lines import LineFormat

@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_closing", "_current", "_fault", "_head_size", "_headers", "_in_head", "_loop", "_offered", "_owner",
         "_parsed", "_parser", "_queue", "_read_back", "_resumed", "_target", "_task", "_transport", "address",
-        "head", "limits", "paused", "reading",
+        "fresh", "head", "limits", "paused", "reading",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
@@ -82,6 +82,8 @@ class Connection(asyncio.Protocol):
         self.head = b""
         """Of the answer that has begun and of which nothing is sent yet."""
         self.paused = False
+        self.fresh = True
+        """Nobody has been answered yet."""
         self.reading = True
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
@@ -323,6 +325,7 @@ class Connection(asyncio.Protocol):
             return
         if self._queue:
             context = self._current = self._queue.popleft()
+            self.fresh = False
             self._owner.busy(self)
             self._task = self._loop.create_task(self._serve(context))
             if self._queue:
@@ -349,7 +352,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        self._closing = True
+        self._closing, self.fresh = True, False
         self.read_on()
         if transport.can_write_eof():
             transport.write_eof()

@@ -8,6 +8,7 @@ the sweep touches none but those that are.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -25,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 _SWEEP_S: Final = 1.0
 _BACKLOG: Final = 4_096
+_LOOK_S: Final = 0.02
 
 Handle = Callable[[Context], Awaitable[None]]
 """Answers one request."""
@@ -58,15 +60,16 @@ class Listener:
         self._closing: dict[Connection, float] = {}
         self._stalled: dict[Connection, tuple[float, int]] = {}
         self._held = 0
+        self._sock: socket.socket | None = None
+        self._tls: ssl.SSLContext | None = None
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._all_gone: asyncio.Future[None] | None = None
 
     async def start(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
-        """Listen on a bound socket. Raises OSError."""
-        self._server = await self._loop.create_server(
-            lambda: Connection(self, self._loop), sock=sock, backlog=_BACKLOG, ssl=tls
-        )
+        """Listen on a bound socket, which is the listener's from here on. Raises OSError."""
+        self._sock, self._tls = sock, tls
+        self._server = await self._loop.create_server(self._connect, sock=sock, backlog=_BACKLOG, ssl=tls)
         self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep_on)
 
     @property
@@ -79,20 +82,37 @@ class Listener:
         """Bytes of bodies."""
         return self._held
 
+    def leave(self) -> None:
+        """Go on, but let every answer end its connection: the next request goes elsewhere."""
+        self.leaving = True
+
+    async def stop(self, within_s: float) -> None:
+        """Listen no more. Returns when everybody who has come has asked something, or after `within_s`.
+
+        Whom the kernel let in already is taken in: to close with them in its queue would reset them.
+        """
+        self.leave()
+        await self._take_last()
+        for connection in tuple(self._connections):
+            if not connection.fresh:
+                connection.leave_soon()
+        until = self._loop.time() + within_s
+        # Once in a process's life: not worth an event that every connection would have to set.
+        while self._loop.time() < until and any(each.fresh for each in self._connections):  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+
     async def drain(self, timeout_s: float) -> None:
         """Take no more connections and requests; return when every answer has ended, or after `timeout_s`.
 
         What is open then is closed.
         """
-        self.leaving = True
-        if self._server is not None:
-            self._server.close()
+        await self.stop(0)
         for connection in tuple(self._connections):
             connection.leave_soon()
         if self._connections:
-            self._all_gone = self._loop.create_future()
+            self._all_gone = self._all_gone or self._loop.create_future()
             try:
-                await asyncio.wait_for(self._all_gone, timeout_s)
+                await asyncio.wait_for(asyncio.shield(self._all_gone), timeout_s)
             except TimeoutError:
                 _log.warning("closed with answers under way", extra={"connections": len(self._connections)})
         for connection in tuple(self._connections):
@@ -167,6 +187,23 @@ class Listener:
             self._stalled.pop(connection, None)
 
     # Own steps.
+
+    def _connect(self) -> Connection:
+        return Connection(self, self._loop)
+
+    async def _take_last(self) -> None:
+        server, self._server = self._server, None
+        sock, self._sock = self._sock, None
+        if server is None or sock is None:
+            return
+        waiting: list[socket.socket] = []
+        with contextlib.suppress(BlockingIOError):
+            while len(waiting) < _BACKLOG:
+                waiting.append(sock.accept()[0])
+        server.close()  # nothing was awaited since the queue was empty
+        for each in waiting:
+            with contextlib.suppress(OSError):
+                await self._loop.connect_accepted_socket(self._connect, each, ssl=self._tls)
 
     def _forget(self, connection: Connection) -> None:
         self._heads.pop(connection, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -175,3 +176,20 @@ async def test_a_drain_has_an_end() -> None:
         await until(lambda: listener.open == 0)
         assert echo.cancelled == 1
         writer.close()
+
+
+async def test_who_waits_in_the_kernels_queue_when_a_listener_stops_is_answered() -> None:
+    async with listening(Echo()) as (listener, port):
+        callers = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
+        for caller in callers:
+            caller.sendall(GET)
+        assert listener.open == 0, "the loop had no turn yet"
+        await listener.stop(5)
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", port)
+        for caller in callers:
+            caller.settimeout(5)
+            said = await asyncio.to_thread(caller.recv, 65_536)
+            assert said.startswith(b"HTTP/1.1 200 OK")
+            assert b"connection: close" in said
+            caller.close()

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import pytest
 
 from tests.unit.gateway.asgi import config, deployment
 from tradewind.api.steps import Steps, at_once
 from tradewind.api.wire import DeploymentEntry
+from tradewind.gateway.membership import Membership
 from tradewind.routing.replica import ReplicaAddress
-from tradewind.serve.discovery import Address
-from tradewind.serve.membership import Membership
 
-ONE, TWO = Address("10.0.0.1", 1, "r1"), Address("10.0.0.2", 2, "r2")
+
+class At(NamedTuple):
+    """Where discovery finds a replica."""
+
+    host: str
+    port: int
+    replica: str
+
+
+ONE, TWO = At("10.0.0.1", 1, "r1"), At("10.0.0.2", 2, "r2")
 BOTH = config(deployments=[deployment("a"), deployment("b")])
 
 

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from tradewind.api.steps import Steps, at_once
 from tradewind.api.wire import DeploymentEntry, GatewayConfig
 from tradewind.routing.replica import ReplicaAddress
-from tradewind.serve.discovery import Address
+
+
+class Address(Protocol):
+    """Where one replica listens, as discovery tells it."""
+
+    @property
+    def host(self) -> str: ...
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def replica(self) -> str:
+        """Its name: another replica on the same port has another one."""
+
 
 Rotate = Callable[[Mapping[DeploymentEntry, Sequence[ReplicaAddress]]], Steps[None]]
 """Takes the replicas of every configured deployment, whole, in steps."""
