@@ -19,7 +19,9 @@ _ONCE = frozenset(
      b"content-encoding", b"traceparent", b"expect")
 )  # fmt: skip
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_JSON = re.compile(rb"application/json\s*(?:;\s*charset=\"?utf-8\"?\s*)?", re.IGNORECASE)
+_JSON = re.compile(
+    rb"application/json[ \t]*(?:;[ \t]*(?:charset=(?:utf-8|\"utf-8\")[ \t]*)?)*", re.IGNORECASE
+)
 _PER_HEADER = 4  # ": " and the line's end
 
 

@@ -17,6 +17,7 @@ from tradewind.gateway.head import read_head
 from tradewind.gateway.problems import ClientGone, Refused, Rendered, render
 
 HOST = b"host: gateway\r\n"
+RECEIVE_BUFFER = 64 * 1024
 QUIET_S = 0.3
 """How long nothing may come before an answer counts as all there is."""
 
@@ -76,21 +77,28 @@ async def listening(
     echo: Echo, limits: FrontLimits | None = None, clock: list[float] | None = None
 ) -> AsyncIterator[tuple[Listener, int]]:
     """The listener and its port; `clock` holds the seconds that it believes in."""
-    time = None if clock is None else lambda: clock[0]
-    async with _opened(lambda: Listener(echo.handle, refuse, limits, time)) as opened:
+    async with _opened(lambda: Listener(echo.handle, refuse, limits, _seconds(clock))) as opened:
         yield opened
 
 
 @asynccontextmanager
-async def heard(gateway: Gateway, limits: FrontLimits | None = None) -> AsyncIterator[tuple[Listener, int]]:
+async def heard(
+    gateway: Gateway, limits: FrontLimits | None = None, clock: list[float] | None = None
+) -> AsyncIterator[tuple[Listener, int]]:
     """A listener in front of a gateway, and its port."""
-    async with _opened(lambda: Listener(gateway.handle, gateway.refuse, limits)) as opened:
+    async with _opened(lambda: Listener(gateway.handle, gateway.refuse, limits, _seconds(clock))) as opened:
         yield opened
+
+
+def _seconds(clock: list[float] | None) -> Callable[[], float] | None:
+    return None if clock is None else lambda: clock[0]
 
 
 @asynccontextmanager
 async def _opened(make: Callable[[], Listener]) -> AsyncIterator[tuple[Listener, int]]:
     with socket.socket() as sock:
+        # Small, so that what can be sent is little more than what is read.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         sock.bind(("127.0.0.1", 0))
         listener = make()
         await listener.start(sock)
