@@ -1,8 +1,8 @@
 """The quickstart as people run it: how long it takes to start, what it adds to a real engine, what it weighs.
 
 `tradewind up` runs as a process of its own with a state directory of its own; the weights are in the
-cache before the clock starts. The same engine replica is asked in turns through the platform (HAProxy,
-gateway) and on its own port with the internal token, so that whatever else the machine does hits both.
+cache before the clock starts. The same engine replica is asked in turns through the platform's
+gateway and on its own port with the internal token, so that whatever else the machine does hits both.
 """
 
 from __future__ import annotations

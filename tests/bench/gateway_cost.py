@@ -82,14 +82,12 @@ REQUEST = "gateway_cpu_per_request"
 TOKEN = "gateway_cpu_per_streamed_token"
 STREAM = "gateway_cpu_per_streamed_request"
 IDLE = "gateway_cpu_idle"
-HAPROXY_REQUEST = "haproxy_cpu_per_request"
-HAPROXY_TOKEN = "haproxy_cpu_per_streamed_token"
 ADDED_P50 = "added_latency_p50"
 ADDED_P99 = "added_latency_p99"
 STREAM_ADDED_P50 = "added_ttft_64_streams_p50"
 STREAM_ADDED_P99 = "added_ttft_64_streams_p99"
 _UNITS = {
-    REQUEST: "us", TOKEN: "us", STREAM: "us", IDLE: "us/s", HAPROXY_REQUEST: "us", HAPROXY_TOKEN: "us",
+    REQUEST: "us", TOKEN: "us", STREAM: "us", IDLE: "us/s",
     ADDED_P50: "ms", ADDED_P99: "ms", STREAM_ADDED_P50: "ms", STREAM_ADDED_P99: "ms",
 }  # fmt: skip
 
@@ -99,7 +97,6 @@ class _Cost:
     """CPU seconds over a run, the idle share taken off."""
 
     gateway: float
-    haproxy: float
     result: Result
 
 
@@ -110,18 +107,13 @@ class Meter:
         self._stage = stage
         self._effort = effort
         self.figures = {name: Series(unit) for name, unit in _UNITS.items()}
-        self._idle = self._idle_haproxy = 0.0
-        self._haproxy: list[int] = []
+        self._idle = 0.0
 
     def measure_idle(self) -> None:
         """CPU seconds per second while nobody asks."""
-        self._haproxy = self._stage.haproxy()
-        gateway, haproxy, began = *self._cpu(), time.monotonic()
+        gateway, began = self._cpu(), time.monotonic()
         time.sleep(self._effort.idle_s)
-        gateway_after, haproxy_after = self._cpu()
-        took = time.monotonic() - began
-        self._idle = (gateway_after - gateway) / took
-        self._idle_haproxy = (haproxy_after - haproxy) / took
+        self._idle = (self._cpu() - gateway) / (time.monotonic() - began)
         self._add(IDLE, self._idle * _US)
 
     def measure_round(self) -> None:
@@ -130,22 +122,18 @@ class Meter:
         self._streams()
         self._latency()
 
-    def _cpu(self) -> tuple[float, float]:
-        return cpu_s([self._stage.gateway]), cpu_s(self._haproxy)
+    def _cpu(self) -> float:
+        return cpu_s([self._stage.gateway])
 
     def _add(self, name: str, value: float) -> None:
         self.figures[name].values.append(value)
 
     def _cost(self, plan: Plan) -> _Cost:
         with Load(plan) as load:
-            gateway, haproxy = self._cpu()
+            gateway = self._cpu()
             result = load.run()
-            gateway_after, haproxy_after = self._cpu()
-        return _Cost(
-            gateway_after - gateway - self._idle * result.elapsed_s,
-            haproxy_after - haproxy - self._idle_haproxy * result.elapsed_s,
-            result,
-        )
+            spent = self._cpu() - gateway
+        return _Cost(spent - self._idle * result.elapsed_s, result)
 
     def _whole_requests(self) -> None:
         effort = self._effort
@@ -156,18 +144,16 @@ class Meter:
         )
         cost = self._cost(plan)
         self._add(REQUEST, cost.gateway / cost.result.requests * _US)
-        self._add(HAPROXY_REQUEST, cost.haproxy / cost.result.requests * _US)
 
     def _streams(self) -> None:
         """64 streams at once, in two lengths: solve for the cost of a request and of a token."""
-        gateway, haproxy = [], []
+        gateway = []
         first: dict[str, Result] = {}
         for tokens, each in zip(_TOKENS, self._effort.streams, strict=True):
             asked = bodies(tokens=tokens, stream=True, users=_USERS)
             shape = {"connections": _STREAMS, "requests": each, "warmup": 1, "stagger_s": 0.02 / _STREAMS}
             cost = self._cost(self._stage.through(asked, _USERS, **shape))
             gateway.append(cost.gateway / cost.result.requests)
-            haproxy.append(cost.haproxy / cost.result.requests)
             if not first:
                 first = {
                     "through": cost.result,
@@ -177,7 +163,6 @@ class Meter:
         token = (gateway[1] - gateway[0]) / more
         self._add(TOKEN, token * _US)
         self._add(STREAM, (gateway[0] - token * _TOKENS[0]) * _US)
-        self._add(HAPROXY_TOKEN, (haproxy[1] - haproxy[0]) / more * _US)
         self._add(STREAM_ADDED_P50, _added(first["through"].first_s, first["direct"].first_s, 0.5))
         self._add(STREAM_ADDED_P99, _added(first["through"].first_s, first["direct"].first_s, 0.99))
 

@@ -93,18 +93,6 @@ def title(process: psutil.Process) -> str:
     return words[0] if words else ""
 
 
-def haproxies(processes: list[psutil.Process]) -> list[int]:
-    """Process ids of HAProxy."""
-    found = []
-    for process in processes:
-        try:
-            if process.name() == "haproxy":
-                found.append(process.pid)
-        except psutil.Error:
-            continue
-    return found
-
-
 def listening_port(process: psutil.Process, ports: range) -> int:
     """The port in `ports` that a process listens on. Raises LookupError."""
     for connection in process.net_connections("tcp"):

@@ -26,7 +26,6 @@ TOKEN_INTERVAL_S = 0.02
 REPLICA_PORTS = range(31_500, 31_600)
 """Away from those of a platform that somebody runs beside the bench."""
 _READY_S = 120.0
-_SETTLED_S = 4.0
 _ROUTE = "bench"
 _VARIANTS = {"control": 80, "candidate": 20}
 _MODEL = """
@@ -114,12 +113,8 @@ class Stage:
         }
         return {name: [each.pid for each in group] for name, group in groups.items()}
 
-    def haproxy(self) -> list[int]:
-        """Process ids; another one takes over when replicas come or go."""
-        return processes.haproxies(processes.family(self.owner, Path(self.state)))
-
     def through(self, bodies: list[str], users: list[str], **shape: Any) -> Plan:
-        """Requests through HAProxy and the gateway."""
+        """Requests through the gateway."""
         headers = [("authorization", f"Bearer {self.key}"), ("content-type", "application/json")]
         return Plan(self.port, CHAT_PATH, headers, bodies, users, **shape)
 
@@ -176,12 +171,7 @@ def running(state: Path, root: Path, scale: Scale = _ONE_EACH) -> Iterator[Stage
     home.private_dir(state)
     prepare_keys(config.gateway)
     key, _ = first_key(config.gateway)
-    ports = Ports(
-        haproxy_metrics=19_101,
-        haproxy_stats=18_404,
-        replicas=REPLICA_PORTS.start,
-        replica_count=len(REPLICA_PORTS),
-    )
+    ports = Ports(replicas=REPLICA_PORTS.start, replica_count=len(REPLICA_PORTS))
     with LocalPlatform(LocalOptions(home=state, cpus=64, ports=ports, dashboard_port=18_265)) as platform:
         platform.start(print)
         platform.apply(config.serve_config)
@@ -213,14 +203,3 @@ def _wait(platform: LocalPlatform, config: Compiled, key: str, state: Path) -> N
     client = Client(manifests.endpoint(config), key)
     manifests.wait_until_in_force(client, config, timeout_s=60.0)
     client.close()
-    _settle(state)
-
-
-def _settle(state: Path) -> None:
-    """Return when HAProxy has not been replaced for a while: it is, after each replica that came."""
-    quiet_since, last = time.monotonic(), [0]
-    while time.monotonic() - quiet_since < _SETTLED_S:
-        now = processes.haproxies(processes.family(os.getpid(), state))
-        if now != last or len(now) != 1:
-            quiet_since, last = time.monotonic(), now
-        time.sleep(0.2)

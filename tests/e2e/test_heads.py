@@ -117,7 +117,7 @@ def test_a_drained_head_node_costs_nothing(release: Release) -> None:
 
 
 def test_a_gateway_that_leaves_while_the_head_is_away_cuts_no_stream(release: Release) -> None:
-    """Both on one node that is drained, say: nobody tells the other HAProxy that this gateway goes."""
+    """Both on one node that is drained, say: the gateway hears of its pod's end without Ray."""
     (head,) = release.ready_pods("head")
     name = head["metadata"]["name"]
     leaves = release.ready_pods("gateway")[0]["metadata"]["name"]

@@ -11,16 +11,21 @@ from typing import Any
 
 import pytest
 import ray
-from ray.serve._private.common import RequestProtocol
-from ray.serve._private.long_poll import LongPollHost, LongPollNamespace
-from ray.serve.schema import Target, TargetGroup
+from ray.serve._private.common import (
+    DeploymentID,
+    DeploymentTargetInfo,
+    EndpointInfo,
+    ReplicaID,
+    RunningReplicaInfo,
+)
+from ray.serve._private.long_poll import LongPollHost
 
-from tradewind.serve.discovery import Address, ReplicaDiscovery
+from tradewind.serve.discovery import ROUTES, Address, ReplicaDiscovery, replicas_of
 
 pytestmark = pytest.mark.engine
 
 NAME = "teller"
-GROUPS = LongPollNamespace.TARGET_GROUPS
+ENGINE = DeploymentID(name="engine", app_name="a")
 
 
 class Teller:
@@ -28,12 +33,21 @@ class Teller:
 
     def __init__(self, port: int) -> None:
         self._host = LongPollHost()
+        self._host.notify_changed({ROUTES: {ENGINE: EndpointInfo(route="/a")}})
         self.tell(port)
 
     def tell(self, port: int) -> None:
-        target = Target(ip="10.0.0.1", port=port, instance_id="i", name=f"r{port}")
-        group = TargetGroup(targets=[target], route_prefix="/", protocol=RequestProtocol.HTTP, app_name="a")
-        self._host.notify_changed({GROUPS: [group]})
+        replica = RunningReplicaInfo(
+            replica_id=ReplicaID(f"r{port}", ENGINE),
+            node_id="n",
+            node_ip="10.0.0.1",
+            availability_zone=None,
+            actor_name=f"r{port}",
+            max_ongoing_requests=1,
+            backend_http_port=port,
+        )
+        told = DeploymentTargetInfo(is_available=True, running_replicas=[replica])
+        self._host.notify_changed({replicas_of(ENGINE): told})
 
     async def listen_for_change(self, keys_to_snapshot_ids: dict[Any, int]) -> Any:
         return await self._host.listen_for_change(keys_to_snapshot_ids)

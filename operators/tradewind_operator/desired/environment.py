@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from tradewind.compiler.ray_environment import Ports, ray_environment
+from tradewind.compiler.ray_environment import ray_environment
 from tradewind_operator.desired import names
 from tradewind_operator.desired.world import ClusterWorld, Manifest
 
@@ -42,9 +41,8 @@ def pod_environment(
         hash_key: also where the key of the tenants' key hashes is read; for gateways only.
         more: variables of one role alone.
     """
-    ray = ray_environment(token_file=None, run_dir=Path(names.RUN_DIR), ingress=names.HAPROXY, ports=Ports())
     variables = {
-        **ray,
+        **ray_environment(token_file=None),
         **_CLUSTER,
         **more,
         # The root file system is read-only; what libraries keep in the home goes to a volume.

@@ -11,7 +11,7 @@ from typing import Final
 from tradewind.api.nodes import Pool
 from tradewind.api.values import Quantity
 from tradewind.compiler.compile import CLUSTER_GATEWAY_CPUS, GATEWAY_ROLE, POOL_LABEL, ROLE_LABEL
-from tradewind.compiler.ray_environment import GATEWAY_REACHABLE_S, REACHABLE
+from tradewind.compiler.ray_environment import LEAVING_FILE
 from tradewind_operator.desired import names
 from tradewind_operator.desired.backend import Backend
 from tradewind_operator.desired.environment import pod_environment
@@ -118,7 +118,7 @@ def gateway_group(world: ClusterWorld) -> Manifest:
         settings=gateway.pod.over(world.spec.pod),
         image=world.spec.images.gateway or world.defaults.images.gateway,
         resources=resources(gateway.cpus, gateway.memory),
-        environment=pod_environment(world, hash_key=True, more={REACHABLE: str(GATEWAY_REACHABLE_S)}),
+        environment=pod_environment(world, hash_key=True, more={LEAVING_FILE: names.LEAVING}),
         ports={
             "serve": names.ENDPOINT_PORT,
             "metrics": names.RAY_METRICS_PORT,

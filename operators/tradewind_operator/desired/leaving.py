@@ -3,10 +3,9 @@
 The grace is part of the pod template, so a change of it would make every pod anew. It is therefore a
 constant for any `drain.timeout`, which is at most an hour. A pod that has drained ends at once.
 
-- Endpoints lose a pod while its hook runs, but kube-proxy needs seconds to hear of it: a gateway goes
-  on as before for `_ENDPOINTS_S`.
-- Then HAProxy closes its listeners (SIGUSR1, again and again because Serve starts it anew) and ends the
-  streams it has, for at most as long as a reload lets them run (MAX_STREAM_S).
+- Endpoints lose a pod while its hook runs, but kube-proxy needs seconds to hear of it. So the gateway is told
+  by a file, head or no head, takes what comes for GATEWAY_REACHABLE_S more, and says with each answer that
+  the connection ends. Then it listens no more, and ends its streams, for at most MAX_STREAM_S.
 - Then Ray is told that the node is taken away. Serve starts other replicas first where there is room, takes
   this node's out of rotation, and stops each one when its requests have ended, `drain.timeout` at the
   latest. An engine waits for its successor as long as there is room for one, half an hour at most; in a
@@ -15,26 +14,28 @@ constant for any `drain.timeout`, which is at most an hour. A pod that has drain
 - The hook ends when no replica is left in the pod.
 - Where Ray's head is away too, nobody takes replicas out of rotation. A pod that is needed waits for the next
   head, which is told anew that the node goes, and ends when none has answered for `_HEAD_AWAY_S`: an engine's
-  while a replica runs in it, a gateway's while others hand requests on to it. One that is not ends at once.
+  while a replica runs in it. A gateway's has no callers by then, and ends at once.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from tradewind.compiler.ray_environment import MAX_STREAM_S
+from tradewind.compiler.ray_environment import GATEWAY_REACHABLE_S, MAX_STREAM_S
 from tradewind_operator.desired import names
 from tradewind_operator.desired.world import Manifest
 
 _MAX_DRAIN_S: Final = 3_600
-_ENDPOINTS_S: Final = 15
+_TOLD_S: Final = 2
+"""Until the gateway has seen the file."""
+_STAYS_S: Final = GATEWAY_REACHABLE_S + _TOLD_S
 _SUCCESSOR_S: Final = 1_800
 """As long as an engine waits for its successor; a test compares it with the hook's own."""
 _HEAD_AWAY_S: Final = 60
 """As long as a pod waits for a head; a test compares it, too."""
 _MARGIN_S: Final = _HEAD_AWAY_S + 60
 
-WORKER_GRACE_S: Final = _ENDPOINTS_S + max(MAX_STREAM_S, _SUCCESSOR_S) + _MAX_DRAIN_S + 2 * _MARGIN_S
+WORKER_GRACE_S: Final = _STAYS_S + max(MAX_STREAM_S, _SUCCESSOR_S) + _MAX_DRAIN_S + 2 * _MARGIN_S
 _LEAVES: Final = f"{names.PREFIX}/bin/python -m tradewind.serve.leaving"
 HEAD_GRACE_S: Final = 30
 """The head has no replicas and no streams."""
@@ -45,22 +46,14 @@ _CALLERS: Final = (
     "cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | "
     f"awk '$2 ~ /:{_PORT}$/ && $4 == \"01\" && $3 !~ /^0100007F:/ {{n = 1}} END {{exit !n}}'"
 )
-_CLOSE: Final = (
-    'for c in /proc/[0-9]*/comm; do if [ "$(cat "$c" 2>/dev/null)" = haproxy ]; '
-    'then p=${c#/proc/}; kill -USR1 "${p%/comm}" 2>/dev/null; fi; done'
-)
-
-
-def _waits(condition: str, limit_s: int, action: str) -> str:
-    """Shell that runs `action` every two seconds while `condition` holds, for `limit_s` at most."""
-    return f"n=0; while {action}; [ $n -lt {limit_s} ] && {condition}; do sleep 2; n=$((n+2)); done"
 
 
 def gateway_leaves() -> Manifest:
     """`lifecycle` of a gateway container."""
     steps = [
-        f"sleep {_ENDPOINTS_S}",
-        _waits(_CALLERS, MAX_STREAM_S, _CLOSE),
+        f": > {names.LEAVING}",
+        f"sleep {_STAYS_S}",
+        f"n=0; while [ $n -lt {MAX_STREAM_S} ] && {_CALLERS}; do sleep 2; n=$((n+2)); done",
         f"timeout {_MAX_DRAIN_S + _MARGIN_S} {_LEAVES} --at-once || exit 0",
     ]
     return _before_stop(steps)

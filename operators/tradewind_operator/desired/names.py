@@ -52,11 +52,12 @@ RUNTIME_ENV_PORT: Final = 8267
 RAY_METRICS_PORT: Final = 8080
 
 PREFIX: Final = "/opt/tradewind"
-HAPROXY: Final = f"{PREFIX}/bin/tradewind-haproxy"
 HOME_DIR: Final = "/var/lib/tradewind"
 CACHE_DIR: Final = "/var/cache/tradewind"
 AUTH_DIR: Final = "/etc/tradewind/auth"
 RUN_DIR: Final = "/run/tradewind"
+LEAVING: Final = f"{RUN_DIR}/leaving"
+"""A file that a pod's end puts there, for its gateway."""
 GCS_DIR: Final = "/var/lib/tradewind-gcs"
 INTERNAL_TOKEN_KEY: Final = "internal-token"  # noqa: S105 - a key's name
 HASH_KEY_KEY: Final = "hash-key"

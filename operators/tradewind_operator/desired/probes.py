@@ -16,9 +16,10 @@ def ray_probes() -> Manifest:
 
 
 def gateway_probes() -> Manifest:
-    """Those of a gateway container; ready means that HAProxy answers with what a gateway says.
+    """Those of a gateway container; ready means that its gateway listens and is not about to leave.
 
-    Short, because a pod that no longer answers takes requests until it is found out.
+    Short, because a pod that no longer answers takes requests until it is found out. That no engine is ready
+    makes no gateway unready: callers are told so by an answer.
     """
     return {**_alive(), "readinessProbe": _probe("/healthz", names.ENDPOINT_PORT, period=2, failures=2)}
 

@@ -63,7 +63,7 @@ def shared_memory(size: Quantity) -> Volume:
 
 
 def working_space() -> tuple[Volume, ...]:
-    """What every Ray container writes to: logs and spilled objects, compiled kernels, HAProxy's sockets."""
+    """What every Ray container writes to: logs and spilled objects, compiled kernels, what a hook tells."""
     return (
         scratch("tmp", "/tmp", "16Gi"),  # noqa: S108 - a volume
         scratch("home", names.HOME_DIR, "16Gi"),

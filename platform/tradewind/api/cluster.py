@@ -163,7 +163,7 @@ class LimitsSpec(ApiModel):
     header_size: Annotated[Quantity, Between("1Ki", "64Ki")] = Quantity(32 * 2**10)
     """Bytes of a request's head."""
     body_timeout: Annotated[Duration, Between("1s", "10m")] = Duration(30)
-    """How long a body may take to arrive. Its first 64 KiB have 30 s at the ingress; this bounds the rest."""
+    """How long a body may take to arrive."""
     json_depth: Annotated[int, Field(ge=4, le=256)] = 64
     """Nesting of objects and arrays."""
     json_containers: Annotated[int, Field(ge=100, le=1_000_000)] = 50_000

@@ -80,9 +80,9 @@ def _refusal(mistakes: Sequence[str]) -> CommandFailed:
 
 def endpoint(compiled: Compiled) -> str:
     """Base URL of the compiled platform, without `/v1`."""
-    http = compiled.serve_config["http_options"]
-    host = "127.0.0.1" if http["host"] in {"0.0.0.0", "::"} else http["host"]  # noqa: S104
-    return f"http://[{host}]:{http['port']}" if ":" in host else f"http://{host}:{http['port']}"
+    there = compiled.endpoint
+    host = "127.0.0.1" if there.host in {"0.0.0.0", "::"} else there.host  # noqa: S104
+    return f"http://[{host}]:{there.port}" if ":" in host else f"http://{host}:{there.port}"
 
 
 def named(files: Sequence[Path]) -> list[str]:

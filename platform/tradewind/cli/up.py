@@ -144,13 +144,13 @@ class _Session:
 
     def _facts(self) -> runfile.RunFile:
         pid, process_started = runfile.this_process()
-        http = self._compiled.serve_config["http_options"]
+        there = self._compiled.endpoint
         return runfile.RunFile(
             pid=pid,
             process_started=process_started,
             dashboard_url=self._platform.dashboard_url,
-            host=http["host"],
-            port=http["port"],
+            host=there.host,
+            port=there.port,
             endpoint=self._endpoint,
             metrics_url=f"http://127.0.0.1:{self._compiled.gateway.metrics_port}",
             anonymous=self._compiled.gateway.anonymous,
@@ -167,11 +167,11 @@ def _compile(options: UpOptions) -> Compiled:
     placement = manifests.Placement(options.host, options.port)
     located = manifests.read(options.files)
     compiled = manifests.compiled(located, placement)
-    http = compiled.serve_config["http_options"]
+    there = compiled.endpoint
     try:
-        check_port(http["host"], http["port"])
+        check_port(there.host, there.port)
         wanted = compiled.gateway.metrics_port
-        free = free_port(wanted, taken=[http["port"]])
+        free = free_port(wanted, taken=[there.port])
     except PortInUse as error:
         hint = "--port chooses another; tradewind down stops a platform"
         raise CommandFailed(str(error), hint=hint) from error

@@ -40,6 +40,11 @@ ENGINE_DOOR: Final = 100_000
 """Serve's own bound on an engine's replica. What is above it waits inside Serve, probes too, so that a busy
 replica looks dead: it must never be reached. The bound that counts is the engine's own (`EngineLive`). This
 is the figure of Serve's own benchmarks, and above every bound that a ModelDeployment can have."""
+_LOCAL_REACHABLE_S: Final = 1
+"""Its successor listens already; those who hold a connection are told with their next answer."""
+_LOOPBACK: Final = "127.0.0.1"
+_ANY_PORT: Final = 0
+"""For Serve's own proxy, which nobody calls (`tradewind.serve.doors`). Replicas have ports of their own."""
 _HEALTH: Final = {"health_check_period_s": 2.0, "health_check_timeout_s": 10.0}
 # For every application: Serve gives it to each that names none.
 # Serve's access log costs more than our whole request and would name paths of failed requests.
@@ -47,8 +52,18 @@ _LOGGING: Final = {"enable_access_log": False, "encoding": "JSON"}
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the gateways listen for callers."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Compiled:
     """A platform, ready to apply. Holds references to secrets, never a secret."""
+
+    endpoint: Endpoint
 
     serve_config: dict[str, Any]
     """Body of `PUT /api/serve/applications/` (ServeDeploySchema)."""
@@ -124,12 +139,14 @@ def compile_resources(
         for located, deployment in world.model_deployments()
     ]
     drain = max((settings.drain_timeout_s for settings in engines.values()), default=30.0)
+    endpoint = _endpoint(spec, platform)
     return Compiled(
+        endpoint=endpoint,
         serve_config={
-            "proxy_location": "EveryNode",
-            "http_options": _address(spec, platform),
+            "proxy_location": "HeadOnly",
+            "http_options": {"host": ALL_INTERFACES if platform.kubernetes else _LOOPBACK, "port": _ANY_PORT},
             "logging_config": dict(_LOGGING),
-            "applications": [_gateway_app(spec, gateway, drain, platform), *applications],
+            "applications": [_gateway_app(spec, gateway, drain, platform, endpoint), *applications],
         },
         gateway=gateway,
         engines=engines,
@@ -140,10 +157,10 @@ def compile_resources(
     )
 
 
-def _address(spec: ServingClusterSpec, platform: Platform) -> dict[str, Any]:
+def _endpoint(spec: ServingClusterSpec, platform: Platform) -> Endpoint:
     if platform.kubernetes:
-        return {"host": ALL_INTERFACES, "port": CLUSTER_PORT}
-    return {"host": spec.gateway.endpoint.host, "port": spec.gateway.endpoint.port}
+        return Endpoint(ALL_INTERFACES, CLUSTER_PORT)
+    return Endpoint(spec.gateway.endpoint.host, spec.gateway.endpoint.port)
 
 
 def _pools(world: World) -> dict[str, str]:
@@ -155,30 +172,28 @@ def _pools(world: World) -> dict[str, str]:
     return {name: pool for name, pool in found.items() if pool is not None}
 
 
-def _above(limit: int) -> int:
-    """Serve's own bound, a bit above ours, so that it is the gateway that decides and explains."""
-    return limit + max(16, limit // 8)
-
-
 def _gateway_app(
-    spec: ServingClusterSpec, gateway: GatewayConfig, drain_s: float, platform: Platform
+    spec: ServingClusterSpec, gateway: GatewayConfig, drain_s: float, platform: Platform, endpoint: Endpoint
 ) -> dict[str, Any]:
+    # On one machine a successor shares the port and can be there first. In a cluster it waits for the pod.
+    reachable_s, surge = _LOCAL_REACHABLE_S, {"max_surge_percent": ONE_AT_A_TIME}
     actor: dict[str, Any] = {"num_cpus": _LOCAL_GATEWAY_CPUS}
     if platform.kubernetes:
+        reachable_s, surge = GATEWAY_REACHABLE_S, {}
         actor = {"num_cpus": float(CLUSTER_GATEWAY_CPUS), "label_selector": {ROLE_LABEL: GATEWAY_ROLE}}
     return {
         "name": "gateway",
         "route_prefix": "/",
         "import_path": GATEWAY_IMPORT_PATH,
-        "args": {"host": _address(spec, platform)["host"]},
+        "args": {"host": endpoint.host, "port": endpoint.port, "reachable_s": reachable_s},
         "deployments": [
             {
                 "name": "gateway",
                 "num_replicas": spec.gateway.replicas or (CLUSTER_GATEWAYS if platform.kubernetes else 1),
-                "max_ongoing_requests": _above(spec.gateway.max_ongoing_requests),
                 "user_config": written(gateway),
                 # A stream passes the gateway for as long as the engine behind it may drain.
                 "graceful_shutdown_timeout_s": max(drain_s, GATEWAY_REACHABLE_S + _MARGIN_S),
+                **surge,
                 **_HEALTH,
                 "ray_actor_options": actor,
             }

@@ -97,7 +97,10 @@ class Gateway:
         self._late_usage = LateUsage(engine_token)
         self._services = Services(self._dispatcher, self.admission, self._late_usage)
         self._local = LocalAnswers(
-            state=lambda: self._state, readiness=self._readiness, context_lengths=self.context_lengths
+            state=lambda: self._state,
+            readiness=self._readiness,
+            leaving=lambda: self._leaving or self._closing,
+            context_lengths=self.context_lengths,
         )
         self._state: State | None = None
         self._active = 0

@@ -87,6 +87,9 @@ def find_place(path: bytes) -> Place | None:
     return None
 
 
+_LEAVING: Final = LocalAnswer(503, b'{"status":"leaving"}')
+
+
 class LocalAnswers:
     """Answers requests that no engine hears of."""
 
@@ -95,10 +98,15 @@ class LocalAnswers:
         *,
         state: Callable[[], State | None],
         readiness: Callable[[Head], tuple[int, bytes, list[Header]]],
+        leaving: Callable[[], bool],
         context_lengths: Mapping[str, int],
     ) -> None:
-        """`state` gives the configuration in force, `readiness` status, body and headers of `/readyz`."""
+        """`state` gives the configuration in force, `readiness` status, body and headers of `/readyz`.
+
+        While `leaving`, `/healthz` asks that nobody be sent here: unlike `/readyz` it knows no engines.
+        """
         self._state = state
+        self._leaving = leaving
         self._readiness = readiness
         self._context_lengths = context_lengths
 
@@ -119,7 +127,7 @@ class LocalAnswers:
 
     def _found(self, path: bytes, template: str, head: Head) -> LocalAnswer:
         if template == "/healthz":
-            return LocalAnswer(200, b'{"status":"alive"}')
+            return _LEAVING if self._leaving() else LocalAnswer(200, b'{"status":"alive"}')
         if template in READY:
             status, body, headers = self._readiness(head)
             return LocalAnswer(status, body, tuple(headers))

@@ -131,7 +131,7 @@ def openapi_document() -> dict[str, Any]:
             "/v1/models/": {"get": _list_models() | {"operationId": "alias_v1_models"}},
             **{path: {"post": _operation(at, path)} for at in ENDPOINTS for path in at.paths},
             **_stored_responses(),
-            "/healthz": {"get": _probe("The process lives", 200)},
+            "/healthz": {"get": _probe("The gateway lives and is not about to leave", 200, 503)},
             "/readyz": {"get": _probe("The gateway can answer", 200, 503)},
             "/health": {"get": _probe("The same as /readyz", 200, 503)},
             "/ping": {"get": _probe("The same as /readyz", 200, 503)},

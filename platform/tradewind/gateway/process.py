@@ -82,9 +82,10 @@ class GatewayProcess:
         await self._intake.offer(user_config)
 
     def start_scrape(self, host: str, port: int) -> None:
-        """Show metrics to Prometheus; does nothing a second time. Raises OSError where the port is taken."""
-        if self._scrape is None:
-            self._scrape = start_scrape(port, [self._collector], host)
+        """Show metrics to Prometheus: a second time there instead. Raises OSError where the port is taken."""
+        before, self._scrape = self._scrape, start_scrape(port, [self._collector], host)
+        if before is not None:  # which waits for a thread
+            asyncio.get_running_loop().run_in_executor(None, before.stop)
 
     async def leave(self, reachable_s: float, timeout_s: float) -> None:
         """Let callers go to others, and end.

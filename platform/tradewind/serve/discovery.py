@@ -1,21 +1,20 @@
 """Where the engine replicas are: Serve's controller tells, this module listens.
 
-The one place that touches Serve's private long-poll interface. Under HAProxy the controller tells
-its target groups (every running replica with its own HTTP port, per application) whenever they
-change, and says after 30 to 60 seconds that nothing did; a contract test holds this module to the
-installed Ray.
+The one place that touches Serve's private long-poll interface. The controller tells its route table, which
+names the deployment that each application's requests go to, and of each such deployment every running replica
+with its own HTTP port: whenever one changes. After 30 to 60 seconds it says that nothing did. A contract test
+holds this module to the installed Ray.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import ray
 from ray.exceptions import ActorDiedError
-from ray.serve._private.common import RequestProtocol
 from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 from ray.serve._private.long_poll import LISTEN_FOR_CHANGE_REQUEST_TIMEOUT_S, LongPollNamespace, LongPollState
 
@@ -35,14 +34,47 @@ class Address:
 OnReplicas = Callable[[Mapping[str, Sequence[Address]]], None]
 
 
-def addresses_by_app(target_groups: Sequence[Any]) -> dict[str, list[Address]]:
-    """Serve's HTTP target groups as addresses per application name."""
-    found: dict[str, list[Address]] = {}
-    for group in target_groups:
-        if group.protocol == RequestProtocol.HTTP:
-            targets = found.setdefault(group.app_name, [])
-            targets.extend(Address(target.ip, target.port, target.name) for target in group.targets)
-    return found
+ROUTES: Final = LongPollNamespace.ROUTE_TABLE
+
+
+def replicas_of(deployment: Hashable) -> tuple[Hashable, ...]:
+    """The topic under which the controller tells of a deployment's replicas."""
+    return (LongPollNamespace.DEPLOYMENT_TARGETS, deployment)
+
+
+class Picture:
+    """What the controller has told of all applications, piece by piece."""
+
+    def __init__(self) -> None:
+        self._routes: Mapping[Any, Any] = {}
+        self._replicas: dict[Hashable, Sequence[Address]] = {}
+
+    def topics(self) -> list[Hashable]:
+        """What to ask the controller for."""
+        return [ROUTES, *map(replicas_of, self._routes)]
+
+    def take(self, told: Mapping[Hashable, Any]) -> dict[str, Sequence[Address]]:
+        """Put in what is told by topic; the whole picture by application's name.
+
+        What a controller has not told yet is as another one before it told: a new one takes the replicas up
+        again, and says nothing of a deployment until it has.
+        """
+        routes = told.get(ROUTES, self._routes)
+        known = {topic: addresses(content) for topic, content in told.items() if topic is not ROUTES}
+        replicas = {**self._replicas, **known}
+        topics = set(map(replicas_of, routes))
+        self._replicas = {topic: there for topic, there in replicas.items() if topic in topics}
+        self._routes = routes
+        return {each.app_name: self._replicas.get(replicas_of(each), ()) for each in routes}
+
+
+def addresses(told: Any) -> list[Address]:
+    """Where the replicas of one deployment listen, by what Serve tells of it."""
+    return [
+        Address(each.node_ip, each.backend_http_port, each.actor_name)
+        for each in told.running_replicas
+        if each.node_ip and each.backend_http_port
+    ]
 
 
 HOLD_S: Final = 0.75
@@ -68,7 +100,7 @@ CallLater = Callable[[float, Callable[[], None]], Timer]
 class Held:
     """Keeps the last replicas of an application for `HOLD_S` after it shows none.
 
-    Serve takes a replica out of its target groups while it takes over a changed `user_config`, which is over
+    Serve takes a replica out of what it tells while it takes over a changed `user_config`, which is over
     at once. Were the only replica believed to be gone, requests would go to a route's fallback.
 
     A new controller, as after a lost head, knows no replica at first. What was there is kept for
@@ -140,8 +172,8 @@ class Controller:
         self._actor: Any = None
         self._finding: asyncio.Future[Any] | None = None
 
-    async def newer(self, number: int) -> Update | None:
-        """Its target groups, when they have changed since change `number`; None: they have not.
+    async def newer(self, numbers: Mapping[Hashable, int]) -> Mapping[Hashable, Update]:
+        """What has changed by topic, of those topics whose change `numbers` are not the last any more.
 
         Raises:
             Exception: of Ray's; it could not be asked.
@@ -149,15 +181,14 @@ class Controller:
         if self._actor is None:
             self._actor = await self._found()
         try:
-            answer = await self._actor.listen_for_change.remote({LongPollNamespace.TARGET_GROUPS: number})
+            answer = await self._actor.listen_for_change.remote(dict(numbers))
         except (ActorDiedError, asyncio.CancelledError):
             # It is gone for good, or says nothing: there may be another one of its name.
             self._actor = None
             raise
         if answer == LongPollState.TIME_OUT:
-            return None
-        change = answer.get(LongPollNamespace.TARGET_GROUPS)
-        return None if change is None else Update(change.snapshot_id, change.object_snapshot)
+            return {}
+        return {topic: Update(change.snapshot_id, change.object_snapshot) for topic, change in answer.items()}
 
     async def _found(self) -> Any:
         """In a thread, because Ray blocks while its GCS is away; in no second one while the first waits."""
@@ -177,8 +208,13 @@ class ReplicaDiscovery:
 
     def __init__(self, on_replicas: OnReplicas, find: Find = _find_controller) -> None:
         self._held = Held(on_replicas, self._later)
+        self._picture = Picture()
         self._listener = Listener(
-            Controller(find).newer, self._changed, self._held.new_controller, silence_s=SILENCE_S
+            Controller(find).newer,
+            self._picture.topics,
+            self._changed,
+            self._held.new_controller,
+            silence_s=SILENCE_S,
         )
 
     def age(self) -> float:
@@ -189,8 +225,8 @@ class ReplicaDiscovery:
         """Begin to listen on the running event loop. Needs a connected Ray with Serve running."""
         self._listener.start()
 
-    def _changed(self, target_groups: Sequence[Any]) -> None:
-        self._held.changed(addresses_by_app(target_groups))
+    def _changed(self, told: Mapping[Hashable, Any]) -> None:
+        self._held.changed(self._picture.take(told))
 
     def _later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         return asyncio.get_running_loop().call_later(seconds, callback)

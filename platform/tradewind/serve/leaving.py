@@ -8,8 +8,8 @@ output what it waits for, and ends when no replica is left.
 A head that does not answer is mostly one that is being replaced: the next one has its state, takes the
 replicas up again and can be told anew that the node goes. So a pod that is needed waits for `AWAY_S`, by the
 clock and from the first question without an answer; then it ends, because nobody takes replicas out of
-rotation. An engine's pod is needed while a replica runs in it, a gateway's while other gateways' HAProxies
-send requests to it: without a head nobody tells them not to. One that is not needed ends at once.
+rotation. An engine's pod is needed while a replica runs in it. A gateway's is not, since its callers have
+left before, and one that is not needed ends at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from typing import Any, Final, Protocol, TextIO, TypeVar
 
 from ray.exceptions import RayError
 
-from tradewind.compiler.ray_environment import Ports
 from tradewind.serve.successors import SUCCESSOR_S, Leaving, Seen, look, pods_come
 from tradewind.telemetry.logs import setup_logging
 
@@ -42,8 +41,6 @@ _ANSWER_S: Final = 10
 """How long one answer may take. GCS must be asked with a bound: without one its client ends this process when
 GCS stays away."""
 _POLL_S: Final = 2.0
-_ESTABLISHED: Final = "01"
-"""A connection's state in the kernel's tables."""
 _SILENT: Final = (OSError, HTTPException, ValueError, RayError)
 """What comes of a head that is away, or there and not yet itself. Ray's errors, `RpcError` among them, have a
 tree of their own."""
@@ -201,19 +198,8 @@ def serves(processes: Path = Path("/proc")) -> bool:
     return False
 
 
-def called(tables: Path = Path("/proc/net")) -> bool:
-    """Whether another pod has a connection to a replica's port here, by the kernel's tables."""
-    ports = Ports()
-    replicas = range(ports.replicas, ports.replicas + ports.replica_count + 1)
-    for table in ("tcp", "tcp6"):
-        try:
-            lines = (tables / table).read_text(encoding="ascii").splitlines()
-        except OSError:  # no IPv6
-            continue
-        for _, here, there, state, *_ in map(str.split, lines[1:]):
-            (host, _, port), (other, _, _) = here.partition(":"), there.partition(":")
-            if state == _ESTABLISHED and host != other and int(port, 16) in replicas:
-                return True
+def unneeded() -> bool:
+    """Of a gateway's pod, which nobody calls any more."""
     return False
 
 
@@ -252,7 +238,7 @@ def main() -> None:
     setup_logging("leaving", stream=_output(), fields={"pod": os.environ.get("HOSTNAME", "")})
     ray = _Ray(os.environ["RAY_ADDRESS"], os.environ.get("RAY_NODE_TYPE_NAME", ""))
     at_once = "--at-once" in sys.argv[1:]
-    leave(ray, get_node_ip_address(), at_once=at_once, needed=called if at_once else serves)
+    leave(ray, get_node_ip_address(), at_once=at_once, needed=unneeded if at_once else serves)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 logger = logging.getLogger(__name__)
@@ -22,14 +22,15 @@ _CHANGES: Final = 1_000
 
 
 class Update(NamedTuple):
-    """What a controller tells: all there is now, and the number of its last change."""
+    """What a controller tells of a topic: all there is now, and the number of its last change."""
 
     number: int
     content: Any
 
 
-Ask = Callable[[int], Awaitable[Update | None]]
-"""Asks for what is newer than a number, -1 for anything. None: nothing, for as long as a controller waits.
+Ask = Callable[[Mapping[Hashable, int]], Awaitable[Mapping[Hashable, Update]]]
+"""Asks for what is newer than a number by topic, -1 for anything. Empty: nothing, for as long as a controller
+waits; a topic that it does not know yet it leaves out.
 
 Any exception: it could not be asked."""
 
@@ -42,7 +43,8 @@ class Listener:
     """Belongs to the event loop that it is started on.
 
     Args:
-        on_update: called with the content of each update. One that it raises at is asked for again.
+        topics: what to ask for; asked before each poll, so that an update may add to it.
+        on_update: called with the contents that have changed, by topic. What it raises at is asked for again.
         on_new: called before what another controller than before tells.
         silence_s: a poll without an answer for so long is given up, and another one sent.
     """
@@ -50,7 +52,8 @@ class Listener:
     def __init__(
         self,
         ask: Ask,
-        on_update: Callable[[Any], None],
+        topics: Callable[[], Iterable[Hashable]],
+        on_update: Callable[[Mapping[Hashable, Any]], None],
         on_new: Callable[[], None],
         *,
         silence_s: float,
@@ -58,13 +61,14 @@ class Listener:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ask = ask
+        self._topics = topics
         self._on_update = on_update
         self._on_new = on_new
         self._silence_s = silence_s
         self._again_s = again_s
         self._clock = clock
         self._heard = clock()
-        self._number = -1
+        self._numbers: dict[Hashable, int] = {}
         self._trouble = ""
         self._task: asyncio.Task[None] | None = None
 
@@ -107,21 +111,22 @@ class Listener:
         while True:
             asked = self._clock()
             try:
-                update = await self._poll()
+                updates = await self._poll()
             except _Failed as failure:
                 self._complain(str(failure))
             else:
-                told = self._take(update)
+                told = self._take(updates)
                 # A controller may also answer nothing at once, again and again.
-                if told and (update is not None or self._clock() - asked >= self._again_s):
+                if told and (updates or self._clock() - asked >= self._again_s):
                     continue
             await asyncio.sleep(self._again_s)
 
-    async def _poll(self) -> Update | None:
+    async def _poll(self) -> Mapping[Hashable, Update]:
         """Raises _Failed."""
+        self._numbers = {topic: self._numbers.get(topic, -1) for topic in self._topics()}
         try:
             async with asyncio.timeout(self._silence_s):
-                return await self._ask(self._number)
+                return await self._ask(self._numbers)
         except TimeoutError:
             raise _Failed("it does not answer") from None
         except asyncio.CancelledError:
@@ -132,17 +137,17 @@ class Listener:
         except Exception as error:
             raise _Failed(type(error).__name__) from error
 
-    def _take(self, update: Update | None) -> bool:
+    def _take(self, updates: Mapping[Hashable, Update]) -> bool:
         """False: it could not be taken in, which is in the log."""
-        if update is not None:
+        if updates:
             try:
-                if self._is_new(update.number):
+                if any(self._is_new(topic, update.number) for topic, update in updates.items()):
                     self._on_new()
-                self._on_update(update.content)
+                self._on_update({topic: update.content for topic, update in updates.items()})
             except Exception as error:
                 self._complain(f"what it told was not taken in: {type(error).__name__}", error)
                 return False
-            self._number = update.number
+            self._numbers.update({topic: update.number for topic, update in updates.items()})
         self._heard = self._clock()
         if self._trouble:
             logger.info("Serve's controller is heard again")
@@ -155,6 +160,7 @@ class Listener:
             logger.warning("Serve's controller is not heard: %s", trouble, exc_info=error)
         self._trouble = trouble
 
-    def _is_new(self, number: int) -> bool:
-        """Controllers count changes from a number of chance."""
-        return self._number >= 0 and not 0 < number - self._number < _CHANGES
+    def _is_new(self, topic: Hashable, number: int) -> bool:
+        """Controllers count the changes of each topic from a number of chance."""
+        known = self._numbers.get(topic, -1)
+        return known >= 0 and not 0 < number - known < _CHANGES

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from tradewind import home
 from tradewind.compiler.ray_environment import Ports, ray_environment
 from tradewind.rayapi.client import ControlError, ServeControl
 from tradewind.serve import local_gcs, loopback
-from tradewind.serve.ingress import write_launcher
 from tradewind.serve.runfile import lives
 from tradewind.serve.starting import PATIENCE, StartFailed, start_patiently
 
@@ -87,14 +86,6 @@ def free_port(first: int, taken: Collection[int] = (), tries: int = 100) -> int:
     raise PortInUse(f"ports {first} to {first + tries - 1} on 127.0.0.1 are in use by other programs")
 
 
-def choose_ports(wanted: Ports) -> Ports:
-    """`wanted`, each moved on to a free port."""
-    metrics = free_port(wanted.haproxy_metrics)
-    return replace(
-        wanted, haproxy_metrics=metrics, haproxy_stats=free_port(wanted.haproxy_stats, taken=[metrics])
-    )
-
-
 def run_dir(state: Path) -> Path:
     """A short private directory for sockets, the same for the same state directory."""
     tag = hashlib.blake2b(str(state.resolve()).encode(), digest_size=4).hexdigest()
@@ -119,23 +110,17 @@ class LocalPlatform:
             tell: is given a line for people when Ray was too slow for itself and is started again.
 
         Raises:
-            PortInUse: no port for the dashboard or the ingress' own endpoints is free.
+            PortInUse: no port for the dashboard is free.
             ControlError: Ray could not be started.
         """
         options = self._options
         _adopt_orphans()
-        ports = choose_ports(options.ports)
         self._dashboard_port = free_port(options.dashboard_port)
         runtime = _owned_private_dir(run_dir(options.home))
         _prune_sessions(runtime / "ray")
         ray_token = home.ensure_secret(options.home / "ray-token")
         home.ensure_secret(options.home / home.INTERNAL_TOKEN)
-        launcher = write_launcher(runtime / "haproxy")
-        os.environ.update(
-            ray_environment(
-                token_file=options.home / "ray-token", run_dir=runtime, ingress=str(launcher), ports=ports
-            )
-        )
+        os.environ.update(ray_environment(token_file=options.home / "ray-token", ports=options.ports))
         os.environ.update(
             {
                 home.HOME: str(options.home),

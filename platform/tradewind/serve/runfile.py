@@ -32,7 +32,7 @@ class RunFile:
     """Seconds since the epoch, as the operating system counts."""
     dashboard_url: str
     host: str
-    """What the ingress listens on; a change needs a restart."""
+    """What the gateway listens on; a change needs a restart."""
     port: int
     endpoint: str
     """Base URL by which this machine reaches it, without `/v1`."""

@@ -5,7 +5,6 @@ One machine is the head, the gateways' group and the pool in one.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -36,7 +35,6 @@ from tradewind.compiler.ray_environment import Ports, ray_environment
 from tradewind.compiler.world import CLUSTER
 from tradewind.home import CACHE, HASH_KEY_FILE, HOME, TOKEN_FILE, cache_dir
 from tradewind.rayapi.client import ServeControl
-from tradewind.serve.ingress import write_launcher
 from tradewind.serve.node import COMMAND
 
 PROMPT = "canary-3f1c the harbour is closed tonight"
@@ -99,7 +97,6 @@ class Node:
     output: Path
     control: ServeControl
     ray_metrics: int
-    ports: Ports
 
     def records(self) -> list[dict[str, Any]]:
         """Whole lines so far; each must be an object."""
@@ -122,13 +119,6 @@ class Node:
         """Process ids of the replicas that run, by replica id."""
         replicas = self.applications()["applications"]["gateway"]["deployments"]["gateway"]["replicas"]
         return {each["replica_id"]: each["pid"] for each in replicas if each["state"] == "RUNNING"}
-
-    def in_rotation(self) -> set[str]:
-        """Replica ids of the gateways that HAProxy asks."""
-        page = httpx.get(f"http://127.0.0.1:{self.ports.haproxy_stats}/stats;csv", timeout=30).text
-        rows = csv.DictReader(page.removeprefix("# ").splitlines())
-        up = [row["svname"] for row in rows if row["status"].startswith("UP")]
-        return {name.rpartition("-")[2] for name in up if name.startswith("SERVE_REPLICA_gateway-")}
 
     def readiness(self) -> httpx.Response:
         """What the operator asks the gateways."""
@@ -200,11 +190,9 @@ def start(home: Path, output: Path, telemetry: Mapping[str, str]) -> Node:
         f"--metrics-export-port={metrics} --ray-client-server-port={free_port()} "
         f"--object-store-memory=134217728 --temp-dir={home}/ray"
     )
-    ports = Ports(haproxy_metrics=free_port(), haproxy_stats=free_port(), replicas=33_500)
-    ingress = str(write_launcher(home / "haproxy"))
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},
-        **ray_environment(token_file=home / "ray-token", run_dir=home, ingress=ingress, ports=ports),
+        **ray_environment(token_file=home / "ray-token", ports=Ports(replicas=33_500)),
         **telemetry,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in ("platform", ".")),
@@ -224,4 +212,4 @@ def start(home: Path, output: Path, telemetry: Mapping[str, str]) -> Node:
             [sys.executable, "-m", "tradewind.serve.node"], env=environment, stdout=file, cwd=ROOT
         )
     control = ServeControl(f"http://127.0.0.1:{dashboard}", RAY_TOKEN)
-    return Node(process, home, output, control, metrics, ports)
+    return Node(process, home, output, control, metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -52,24 +53,31 @@ def test_neither_key_nor_token_is_in_what_the_operator_writes() -> None:
         assert secret not in written
 
 
-def test_a_killed_gateway_costs_no_request_that_had_not_begun_to_stream(node: Node) -> None:
-    def ask(number: int) -> int:
+def test_a_killed_gateway_costs_what_it_had_and_a_caller_that_asks_again_nothing(node: Node) -> None:
+    def ask(number: int) -> str:
         body = {"model": "chat", "prompt": f"{number}", "max_tokens": 8}
         headers = {"authorization": f"Bearer {KEY}"}
-        # No retry on the client's side, and a connection each.
-        return httpx.post(f"{BASE}/v1/completions", json=body, headers=headers, timeout=60).status_code
+        for attempt in ("answered", "answered again"):
+            try:
+                answer = httpx.post(f"{BASE}/v1/completions", json=body, headers=headers, timeout=60)
+            except httpx.ConnectError:
+                return "refused"
+            except httpx.TransportError:  # its connection was cut
+                continue
+            assert answer.status_code == httpx.codes.OK
+            return attempt
+        return "lost"
 
-    def two_in_rotation() -> bool:
-        return len(node.gateways()) == 2 and node.in_rotation() == node.gateways().keys()
-
-    # Serve calls a gateway running before HAProxy has heard of it, and then there is no other to ask.
-    wait_for(two_in_rotation, "two gateways", 60)
+    wait_for(lambda: len(node.gateways()) == 2, "two gateways", 60)
     (victim, pid), (survivor, _) = node.gateways().items()
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(ask, number) for number in range(40)]
         wait_for(lambda: sum(answer.done() for answer in answers) >= 8, "the first answers", 60)
         psutil.Process(pid).kill()
-        assert {answer.result() for answer in answers} == {200}
+        found = Counter(answer.result() for answer in answers)
+    print(dict(found))
+    assert found["lost"] == found["refused"] == 0, "the other gateway has the same port"
+    assert found["answered again"] <= 8, "no more than were under way"
     wait_for(lambda: len(node.gateways().keys() - {victim}) == 2, "the gateway replaced", 60)
     assert survivor in node.gateways()
 

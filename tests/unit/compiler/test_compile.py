@@ -17,6 +17,7 @@ from tradewind.api.wire import S3Key, SecretRef, written
 from tradewind.compiler.compile import Compiled, compile_resources
 from tradewind.compiler.documents import Located, read_documents
 from tradewind.compiler.families import family_of
+from tradewind.compiler.ray_environment import GATEWAY_REACHABLE_S
 from tradewind.compiler.secret_names import TOKENS_DIR, secret_file
 from tradewind.compiler.world import CLUSTER
 
@@ -61,7 +62,10 @@ def test_one_application_per_model_and_the_gateway() -> None:
         ("llama", "/engines/llama"),
         ("mistral", "/engines/mistral"),
     ]
-    assert result.serve_config["http_options"] == {"host": "127.0.0.1", "port": 8000}
+    # Serve's own ports: engines' on loopback, and its proxy's any that is free.
+    assert result.serve_config["http_options"] == {"host": "127.0.0.1", "port": 0}
+    assert app(result, "gateway")["args"] == {"host": "127.0.0.1", "port": 8000, "reachable_s": 1}
+    assert deployment(result, "gateway")["max_surge_percent"] > 0, "its successor listens before it leaves"
     assert app(result, "llama")["import_path"] == "tradewind.serve.applications:engine"
     assert app(result, "llama")["args"] == {"settings": written(result.engines["llama"])}
     assert app(result, "gateway")["import_path"] == "tradewind.serve.applications:gateway"
@@ -82,7 +86,6 @@ def test_serve_lets_the_gateway_decide_about_load() -> None:
     # Not even a probe may wait inside Serve for an engine; how many it takes the engine knows itself.
     assert deployment(result, "llama")["max_ongoing_requests"] > 65_536
     assert deployment(result, "llama")["user_config"] == {"max_ongoing_requests": 100}
-    assert deployment(result, "gateway")["max_ongoing_requests"] == 1125
     assert result.gateway.deployments[0].max_ongoing_requests == 100
     assert result.gateway.limits.concurrent_requests == 1000
 
@@ -121,13 +124,15 @@ def test_without_a_pool_a_model_goes_to_the_smallest_that_fits(gpus: int, pool: 
 def test_in_a_cluster_gateways_have_pods_of_their_own_and_listen_to_all() -> None:
     result = compiled(pools(), platform=CLUSTER)
     [app] = result.serve_config["applications"]
-    assert app["args"] == {"host": "0.0.0.0"}
+    assert app["args"] == {"host": "0.0.0.0", "port": 8000, "reachable_s": GATEWAY_REACHABLE_S}
+    assert app["deployments"][0]["graceful_shutdown_timeout_s"] > GATEWAY_REACHABLE_S
+    assert "max_surge_percent" not in app["deployments"][0], "there is one place in each pod"
     assert app["deployments"][0]["num_replicas"] == 2
     assert app["deployments"][0]["ray_actor_options"] == {
         "num_cpus": 1.0,
         "label_selector": {"tradewind.dev/role": "gateway"},
     }
-    assert result.serve_config["http_options"] == {"host": "0.0.0.0", "port": 8000}
+    assert result.serve_config["http_options"] == {"host": "0.0.0.0", "port": 0}
     assert result.gateway.metrics_host == "0.0.0.0"
     assert not result.gateway.anonymous
 

@@ -58,7 +58,7 @@ def test_in_a_cluster(resources: list[Data], names: set[str]) -> None:
 
 def test_on_one_machine_models_without_gpus_have_room() -> None:
     found = first(model("a"), model("b", resources=GPU), model("c", update=NEVER), platform=LOCAL)
-    assert found == {"a"}
+    assert found == {"a", "gateway"}
 
 
 def test_a_model_that_is_added_restarts_no_other() -> None:

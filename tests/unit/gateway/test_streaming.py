@@ -305,7 +305,7 @@ async def test_shutdown_lets_streams_end_and_takes_no_new_requests() -> None:
         assert refused.header("connection") == "close"
         ready = await s.client.get("/readyz")
         assert (ready.status, ready.json["reason"]) == (503, "shutting_down")
-        assert (await s.client.get("/healthz")).status == 200
+        assert (await s.client.get("/healthz")).status == 503
         reply = await stream
         assert reply.events[-1] == "[DONE]"
         await closing

@@ -174,8 +174,6 @@ def test_the_commands_that_pods_start_are_console_scripts() -> None:
     entry = [rest for word, rest in STAGES["operator"].instructions if word == "ENTRYPOINT"]
     assert [json.loads(rest) for rest in entry] == [["tradewind-operator"]]
     assert "tradewind-operator" in scripts
-    assert f"{names.PREFIX}/bin/tradewind-haproxy" == names.HAPROXY
-    assert scripts["tradewind-haproxy"] == "tradewind.serve.ingress:main"
 
 
 def test_the_operators_defaults_name_images_that_are_built() -> None:

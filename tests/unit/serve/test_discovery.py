@@ -7,55 +7,86 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
-from ray.serve._private.common import RequestProtocol
+from ray.serve._private.common import (
+    DeploymentID,
+    DeploymentTargetInfo,
+    EndpointInfo,
+    ReplicaID,
+    RunningReplicaInfo,
+)
 from ray.serve._private.controller import ServeController
+from ray.serve._private.deployment_state import DeploymentState
+from ray.serve._private.endpoint_state import EndpointState
 from ray.serve._private.long_poll import (
     LISTEN_FOR_CHANGE_REQUEST_TIMEOUT_S,
     LongPollHost,
-    LongPollNamespace,
     LongPollState,
     UpdatedObject,
 )
-from ray.serve.schema import Target, TargetGroup
 
-from tradewind.compiler.ray_environment import Ports, ray_environment
+from tradewind.compiler.ray_environment import ray_environment
 from tradewind.serve import discovery
 from tradewind.serve.discovery import (
     HOLD_S,
     RECOVERY_S,
+    ROUTES,
     SILENCE_S,
     Address,
     Controller,
     Held,
+    Picture,
     ReplicaDiscovery,
-    addresses_by_app,
+    addresses,
+    replicas_of,
 )
 from tradewind.serve.listening import Update
 
-
-def group(app: str, protocol: RequestProtocol, *targets: Target) -> TargetGroup:
-    return TargetGroup(targets=list(targets), route_prefix="/", protocol=protocol, app_name=app)
+A, B = (DeploymentID(name="engine", app_name=app) for app in "ab")
 
 
-def target(port: int, name: str) -> Target:
-    return Target(ip="10.0.0.1", port=port, instance_id="i", name=name)
+def running(port: int | None, name: str, ip: str | None = "10.0.0.1") -> RunningReplicaInfo:
+    return RunningReplicaInfo(
+        replica_id=ReplicaID(name, A),
+        node_id="n",
+        node_ip=ip,
+        availability_zone=None,
+        actor_name=name,
+        max_ongoing_requests=1,
+        backend_http_port=port,
+    )
+
+
+def targets(*replicas: RunningReplicaInfo) -> DeploymentTargetInfo:
+    return DeploymentTargetInfo(is_available=True, running_replicas=list(replicas))
 
 
 def test_addresses_come_per_application_with_the_replicas_own_name() -> None:
-    groups = [
-        group("a", RequestProtocol.HTTP, target(30000, "r1"), target(30001, "r2")),
-        group("a", RequestProtocol.GRPC, target(40000, "r1")),
-        group("b", RequestProtocol.HTTP),
-    ]
-    assert addresses_by_app(groups) == {
-        "a": [Address("10.0.0.1", 30000, "r1"), Address("10.0.0.1", 30001, "r2")],
-        "b": [],
+    picture = Picture()
+    assert picture.take({ROUTES: {A: EndpointInfo(route="/a"), B: EndpointInfo(route="/b")}}) == {
+        "a": (),
+        "b": (),
     }
+    assert picture.topics() == [ROUTES, replicas_of(A), replicas_of(B)]
+    # A replica that has no port yet has no address.
+    replicas = targets(running(30000, "r1"), running(30001, "r2"), running(None, "r3"))
+    assert picture.take({replicas_of(A): replicas}) == {
+        "a": [Address("10.0.0.1", 30000, "r1"), Address("10.0.0.1", 30001, "r2")],
+        "b": (),
+    }
+
+
+def test_a_piece_that_is_told_anew_leaves_the_others_and_what_has_no_route_is_gone() -> None:
+    picture = Picture()
+    picture.take({ROUTES: {A: EndpointInfo(route="/a"), B: EndpointInfo(route="/b")}})
+    picture.take({replicas_of(A): targets(running(1, "r1")), replicas_of(B): targets(running(2, "r2"))})
+    assert picture.take({replicas_of(A): targets()}) == {"a": [], "b": [Address("10.0.0.1", 2, "r2")]}
+    assert picture.take({ROUTES: {A: EndpointInfo(route="/a")}}) == {"a": []}
+    # What went with its route is not there again when the route is: another deployment has the name.
+    assert picture.take({ROUTES: {B: EndpointInfo(route="/b")}}) == {"b": ()}
 
 
 async def test_the_installed_ray_has_what_discovery_listens_to() -> None:
@@ -63,13 +94,26 @@ async def test_the_installed_ray_has_what_discovery_listens_to() -> None:
         "keys_to_snapshot_ids"
     ]
     host = LongPollHost(listen_for_change_request_timeout_s=(0.0, 0.0))
-    host.notify_changed({LongPollNamespace.TARGET_GROUPS: ["groups"]})
-    answer = await host.listen_for_change({LongPollNamespace.TARGET_GROUPS: -1})
-    change = answer[LongPollNamespace.TARGET_GROUPS]
-    assert change.object_snapshot == ["groups"]
-    number = {LongPollNamespace.TARGET_GROUPS: change.snapshot_id}
+    host.notify_changed({ROUTES: {A: EndpointInfo(route="/a")}})
+    first = await host.listen_for_change({ROUTES: -1})
+    assert list(first[ROUTES].object_snapshot) == [A]
+    host.notify_changed({replicas_of(A): targets(running(1, "r1"))})
+    numbers = {ROUTES: first[ROUTES].snapshot_id, replicas_of(A): -1, replicas_of(B): -1}
+    answer = await host.listen_for_change(numbers)
+    assert list(answer) == [replicas_of(A)], "and leaves out what it does not know"
+    change = answer[replicas_of(A)]
     assert change.snapshot_id >= 0
-    assert await host.listen_for_change(number) == LongPollState.TIME_OUT
+    assert addresses(change.object_snapshot) == [Address("10.0.0.1", 1, "r1")]
+    assert await host.listen_for_change({**numbers, replicas_of(A): change.snapshot_id}) == (
+        LongPollState.TIME_OUT
+    )
+
+
+def test_the_installed_controller_tells_the_routes_and_replicas_whatever_the_way_in_is() -> None:
+    told = inspect.getsource(DeploymentState.broadcast_running_replicas_if_changed)
+    assert "HA_PROXY" not in told
+    assert "DEPLOYMENT_TARGETS" in told
+    assert "ROUTE_TABLE" in inspect.getsource(EndpointState._notify_route_table_changed)
 
 
 def test_a_controller_that_lives_answers_before_its_silence_counts() -> None:
@@ -150,7 +194,7 @@ def test_a_gateway_that_stops_holds_nothing() -> None:
 
 
 def test_a_replica_that_stops_takes_requests_for_longer_than_it_is_held() -> None:
-    environment = ray_environment(token_file=None, run_dir=Path("/run"), ingress="x", ports=Ports())
+    environment = ray_environment(token_file=None)
     assert float(environment["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"]) > HOLD_S
 
 
@@ -160,7 +204,8 @@ def test_a_new_controller_that_knows_no_replica_yet_takes_none_away() -> None:
     watch.held.new_controller()
     (alarm,) = watch.armed
     assert alarm.seconds == RECOVERY_S
-    for found in ({}, {"a": []}, {"a": [], "b": [TWO]}):
+    pictures: tuple[dict[str, list[Address]], ...] = ({}, {"a": []}, {"a": [], "b": [TWO]})
+    for found in pictures:
         watch.held.changed(found)
     assert watch.told[1:] == [{"a": [ONE], "b": [ONE, TWO]}] * 2 + [{"a": [ONE], "b": [TWO]}]
     watch.held.changed({"a": [TWO], "b": [TWO]})
@@ -205,17 +250,17 @@ class Actor:
         return future
 
 
-GROUPS = LongPollNamespace.TARGET_GROUPS
+ONCE = {ROUTES: 1}
 
 
-async def test_a_controller_tells_its_target_groups_or_that_nothing_changed() -> None:
-    change = UpdatedObject(["groups"], 7, 0.0)
-    actor = Actor({GROUPS: change}, LongPollState.TIME_OUT, {})
+async def test_a_controller_tells_what_has_changed_or_that_nothing_did() -> None:
+    change = UpdatedObject("routes", 7, 0.0)
+    actor = Actor({ROUTES: change}, LongPollState.TIME_OUT, {})
     controller = Controller(lambda: actor)
-    assert await controller.newer(-1) == Update(7, ["groups"])
-    assert await controller.newer(7) is None
-    assert await controller.newer(7) is None
-    assert actor.asked == [{GROUPS: -1}, {GROUPS: 7}, {GROUPS: 7}]
+    assert await controller.newer({ROUTES: -1}) == {ROUTES: Update(7, "routes")}
+    assert await controller.newer({ROUTES: 7}) == {}
+    assert await controller.newer({ROUTES: 7}) == {}
+    assert actor.asked == [{ROUTES: -1}, {ROUTES: 7}, {ROUTES: 7}]
 
 
 async def test_one_that_is_away_is_asked_again_and_one_that_died_is_looked_for_anew() -> None:
@@ -224,11 +269,11 @@ async def test_one_that_is_away_is_asked_again_and_one_that_died_is_looked_for_a
     found = [first, second]
     controller = Controller(lambda: found.pop(0))
     with pytest.raises(ActorUnavailableError):
-        await controller.newer(1)
+        await controller.newer(ONCE)
     assert found == [second]
     with pytest.raises(ActorDiedError):
-        await controller.newer(1)
-    assert await controller.newer(1) is None
+        await controller.newer(ONCE)
+    assert await controller.newer(ONCE) == {}
     assert found == []
 
 
@@ -237,8 +282,8 @@ async def test_one_that_says_nothing_is_looked_for_anew() -> None:
     found = [silent, second]
     controller = Controller(lambda: found.pop(0))
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(controller.newer(1), 0.01)
-    assert await controller.newer(1) is None
+        await asyncio.wait_for(controller.newer(ONCE), 0.01)
+    assert await controller.newer(ONCE) == {}
 
 
 async def test_a_search_that_blocks_blocks_neither_the_loop_nor_a_second_thread(
@@ -255,12 +300,12 @@ async def test_a_search_that_blocks_blocks_neither_the_loop_nor_a_second_thread(
     controller = Controller(find)
     for _ in range(3):
         with pytest.raises(TimeoutError):
-            await controller.newer(1)
+            await controller.newer(ONCE)
     free.set()
     async with asyncio.timeout(5):
         while True:
             with contextlib.suppress(TimeoutError):
-                assert await controller.newer(1) is None
+                assert await controller.newer(ONCE) == {}
                 break
     assert len(searches) == 1
 
@@ -275,24 +320,28 @@ async def test_a_search_that_fails_is_made_again() -> None:
 
     controller = Controller(find)
     with pytest.raises(ValueError, match="no actor"):
-        await controller.newer(1)
-    assert await controller.newer(1) is None
+        await controller.newer(ONCE)
+    assert await controller.newer(ONCE) == {}
 
 
 async def test_replicas_come_from_the_controller_to_who_listens() -> None:
-    groups = [group("a", RequestProtocol.HTTP, target(30000, "r1"))]
     told: list[Any] = []
     arrived = asyncio.Event()
 
     def take(found: Mapping[str, Sequence[Address]]) -> None:
         told.append(found)
-        arrived.set()
+        if found["a"]:
+            arrived.set()
 
-    actor = Actor(ActorUnavailableError("away", None), {GROUPS: UpdatedObject(groups, 7, 0.0)})
+    told_in_turn = [
+        {ROUTES: UpdatedObject({A: EndpointInfo(route="/a")}, 7, 0.0)},
+        {replicas_of(A): UpdatedObject(targets(running(30000, "r1")), 7, 0.0)},
+    ]
+    actor = Actor(ActorUnavailableError("away", None), *told_in_turn)
     listening = ReplicaDiscovery(take, lambda: actor)
     listening.start()
     async with asyncio.timeout(10):
         await arrived.wait()
-    assert told == [{"a": [Address("10.0.0.1", 30000, "r1")]}]
+    assert told == [{"a": ()}, {"a": [Address("10.0.0.1", 30000, "r1")]}]
     assert listening.age() < 1.0
     listening.stop()

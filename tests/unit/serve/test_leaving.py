@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 from ray.exceptions import AuthenticationError, RpcError
 
-from tradewind.compiler.ray_environment import Ports
-from tradewind.serve.leaving import _SILENT, AWAY_S, _Ray, called, leave, serves
+from tradewind.serve.leaving import _SILENT, AWAY_S, _Ray, leave, serves
 from tradewind.serve.successors import ROOM_S, SUCCESSOR_S, Seen
 
 NODE, ADDRESS = "a" * 56, "10.0.0.7"
@@ -204,38 +203,6 @@ def test_a_pod_serves_while_ray_names_a_process_of_it_so(tmp_path: Path, command
         (tmp_path / pid / "cmdline").write_text(text)
     (tmp_path / "18").mkdir()  # it has ended since
     assert serves(tmp_path) is found
-
-
-@pytest.mark.parametrize(
-    ("line", "is_called"),
-    [
-        ("0: 0A00000A:7530 0B00000A:C001 01", True),
-        ("0: 0A00000A:7530 0A00000A:C001 01", False),
-        ("0: 0100007F:7530 0100007F:C001 01", False),
-        ("0: 00000000:7530 00000000:0000 0A", False),
-        ("0: 0A00000A:7530 0B00000A:C001 06", False),
-        ("0: 0A00000A:1F40 0B00000A:C001 01", False),
-    ],
-    ids=["another pod", "this pod", "the loopback", "the listener", "a closed one", "another port"],
-)
-def test_a_gateway_is_called_while_another_pod_is_connected_to_its_replica(
-    tmp_path: Path, line: str, is_called: bool
-) -> None:
-    (tmp_path / "tcp").write_text(
-        f"  sl  local_address rem_address st tx_queue\n   {line} 00000000:00000000\n"
-    )
-    assert called(tmp_path) is is_called
-
-
-def test_the_kernel_tells_of_a_connection_that_is_there() -> None:
-    """On the loopback both ends have one address, unless one says otherwise."""
-    with socket.socket() as listener, socket.socket() as caller:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", Ports().replicas + Ports().replica_count))
-        listener.listen()
-        caller.bind(("127.0.0.2", 0))
-        caller.connect(listener.getsockname())
-        assert called()
 
 
 def test_nobody_is_waited_for_where_no_gcs_listens() -> None:

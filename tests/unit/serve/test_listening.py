@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from typing import Any
 
 import pytest
@@ -21,23 +21,30 @@ from ray.exceptions import (
 
 from tradewind.serve.listening import Listener, Update
 
+TOPIC = "replicas"
+
 
 class Controller:
-    """Answers as it is told, a poll at a time."""
+    """Answers as it is told, a poll at a time. Of a single update, about `TOPIC`."""
 
     def __init__(self) -> None:
         self.asked: asyncio.Queue[int] = asyncio.Queue()
         self._answers: asyncio.Queue[Any] = asyncio.Queue()
         self.polls = 0
+        self.numbers: dict[Hashable, int] = {}
+        """Of the last poll."""
 
-    async def ask(self, number: int) -> Update | None:
+    async def ask(self, numbers: Mapping[Hashable, int]) -> Mapping[Hashable, Update]:
         self.polls += 1
-        self.asked.put_nowait(number)
+        self.numbers = dict(numbers)
+        self.asked.put_nowait(numbers[TOPIC])
         answer = await self._answers.get()
         if isinstance(answer, BaseException):
             raise answer
+        if isinstance(answer, dict):
+            return answer
         assert answer is None or isinstance(answer, Update)
-        return answer
+        return {} if answer is None else {TOPIC: answer}
 
     async def answers(self, answer: Any) -> int:
         """Answers the next poll; returns the number that it asked with."""
@@ -58,11 +65,13 @@ class Scene:
     def __init__(self, silence_s: float = 30.0) -> None:
         self.controller = Controller()
         self.told: list[Any] = []
+        self.topics: list[Hashable] = [TOPIC]
         self.new = 0
         self.now = 0.0
         self.fail: Callable[[Any], None] = lambda _: None
         self.listener = Listener(
             self.controller.ask,
+            lambda: self.topics,
             self._take,
             self._count,
             silence_s=silence_s,
@@ -70,7 +79,8 @@ class Scene:
             clock=lambda: self.now,
         )
 
-    def _take(self, content: Any) -> None:
+    def _take(self, told: Mapping[Hashable, Any]) -> None:
+        content = told[TOPIC] if list(told) == [TOPIC] else dict(told)
         self.fail(content)
         self.told.append(content)
 
@@ -105,6 +115,26 @@ async def test_another_controller_is_told_by_the_number_of_its_change(scene: Sce
         await scene.controller.answers(Update(number, number))
     assert await scene.controller.asks() == 900_000
     assert (scene.told, scene.new) == ([500, 7, 900_000], 2)
+
+
+async def test_each_topic_has_a_number_of_its_own_and_an_update_may_add_to_them(scene: Scene) -> None:
+    def add(content: Any) -> None:
+        scene.topics = [TOPIC, *content]
+
+    scene.fail = add
+    await scene.controller.answers(Update(5, ["a", "b"]))
+    await scene.controller.asks()
+    assert scene.controller.numbers == {TOPIC: 5, "a": -1, "b": -1}
+    scene.fail = lambda _: None
+    scene.controller._answers.put_nowait({"a": Update(900, "x"), "b": Update(7, "y")})
+    await scene.controller.asks()
+    assert scene.controller.numbers == {TOPIC: 5, "a": 900, "b": 7}
+    assert (scene.told, scene.new) == ([["a", "b"], {"a": "x", "b": "y"}], 0)
+    scene.topics = [TOPIC, "a"]
+    scene.controller._answers.put_nowait({"a": Update(3, "of another controller")})
+    await scene.controller.asks()
+    assert scene.controller.numbers == {TOPIC: 5, "a": 3}
+    assert scene.new == 1
 
 
 FAILURES: dict[str, BaseException] = {
@@ -184,7 +214,7 @@ async def test_age_is_the_time_since_it_was_heard(scene: Scene) -> None:
     scene.controller._answers.put_nowait(ActorUnavailableError("away", None))
     await scene.controller.asks()
     assert scene.listener.age() == 5.0
-    scene.fail = lambda _: 1 / 0
+    scene.fail = [].remove  # raises
     scene.controller._answers.put_nowait(Update(1, "not taken in"))
     await scene.controller.asks()
     assert scene.listener.age() == 5.0

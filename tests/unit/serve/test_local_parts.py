@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tradewind.compiler.ray_environment import Ports, ray_environment
+from tradewind.compiler.ray_environment import ray_environment
 from tradewind.serve import local_gcs, runfile
 from tradewind.serve.local import (
     LocalOptions,
@@ -57,9 +57,7 @@ def test_a_taken_port_is_named() -> None:
 
 
 def test_threat_19_ray_asks_for_its_token(tmp_path: Path) -> None:
-    environment = ray_environment(
-        token_file=tmp_path / "ray-token", run_dir=tmp_path, ingress="x", ports=Ports()
-    )
+    environment = ray_environment(token_file=tmp_path / "ray-token")
     assert environment["RAY_AUTH_MODE"] == "token"
     assert environment["RAY_AUTH_TOKEN_PATH"].startswith(str(tmp_path))
 

@@ -21,9 +21,10 @@ def script(hook: Manifest) -> str:
     return str(text)
 
 
-def harmless(hook: Manifest, proc: Path) -> str:
-    """The script with `proc` for /proc, where it finds processes to signal, and without its first wait."""
-    return script(hook).replace("/proc/", f"{proc}/").replace(f"sleep {leaving._ENDPOINTS_S}", "true")
+def harmless(hook: Manifest, own: Path) -> str:
+    """The script with `own` for /proc and for where it tells the gateway, and without its first wait."""
+    text = script(hook).replace("/proc/", f"{own}/").replace(names.LEAVING, f"{own}/leaving")
+    return text.replace(f"sleep {leaving._STAYS_S}", "true")
 
 
 @pytest.mark.parametrize("role", HOOKS)
@@ -37,6 +38,7 @@ def test_it_ends_at_once_when_ray_is_gone(role: str, tmp_path: Path) -> None:
     text = harmless(HOOKS[role], tmp_path)
     found = subprocess.run(["/bin/sh", "-c", text], env={"PATH": "/usr/bin:/bin"}, capture_output=True)
     assert found.returncode == 0
+    assert (tmp_path / "leaving").exists() is (role == "gateway")
 
 
 @pytest.mark.parametrize(
@@ -57,8 +59,16 @@ def test_it_waits_for_callers_on_the_endpoint_only(line: str, calls: bool) -> No
     assert names.ENDPOINT_PORT == 0x1F40
 
 
+def test_the_hook_waits_until_the_gateway_listens_no_more() -> None:
+    assert leaving._STAYS_S > leaving.GATEWAY_REACHABLE_S
+
+
+def test_the_gateway_looks_where_the_hook_tells() -> None:
+    assert names.LEAVING.startswith(f"{names.RUN_DIR}/")
+
+
 def test_the_grace_outlives_the_hook() -> None:
-    limits = leaving._ENDPOINTS_S + leaving.MAX_STREAM_S + leaving._MAX_DRAIN_S + leaving._MARGIN_S
+    limits = leaving._STAYS_S + leaving.MAX_STREAM_S + leaving._MAX_DRAIN_S + leaving._MARGIN_S
     assert limits < leaving.WORKER_GRACE_S
 
 
