@@ -34,7 +34,7 @@ MOST = 4_000
 """Requests of one load: a test that hangs does not go on for ever."""
 LATE_S = 5.0
 """A caller that was held up for so long between its connection and its request says nothing of who answers:
-the ingress closes a connection without a request after 15 s."""
+the gateway closes a connection without a request after 15 s."""
 LATE_SHARE = 0.1
 """Where more than that were held up, the load was none."""
 
