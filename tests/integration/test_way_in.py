@@ -24,6 +24,7 @@ from tests.integration.platform import ROOT, free_port, wait_for
 from tests.unit.api.builders import cluster, model, route
 from tests.unit.compiler.worlds import compiled
 from tradewind.api.headers import ENGINE_STATS_PATH
+from tradewind.compiler.ray_environment import LEAVING_FILE
 from tradewind.rayapi.client import ControlError, ServeControl
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(400)]
@@ -46,6 +47,8 @@ class Words:
                 app["import_path"] = served_engine.PATH
         self.base = f"http://127.0.0.1:{self.port}"
         self.metrics = f"http://127.0.0.1:{metrics}/metrics"
+        self.leaving = home / "leaving"
+        """Tells its gateways that their pod ends, once it is there."""
         self._home = home
         (home / "config.json").write_text(json.dumps(self.config))
         path = os.pathsep.join([str(ROOT / "platform"), str(ROOT)])
@@ -53,7 +56,7 @@ class Words:
         with (home / "words.log").open("wb") as log:
             self.process = subprocess.Popen(
                 command,
-                env={**os.environ, "PYTHONPATH": path},
+                env={**os.environ, "PYTHONPATH": path, LEAVING_FILE: str(self.leaving)},
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -182,7 +185,7 @@ def test_a_gateway_is_replaced_without_a_loss(words: Words) -> None:
             words.gateway["ray_actor_options"]["num_cpus"] += 0.01
             words.apply()
             wait_for(lambda: before not in words.replicas("gateway"), "the old one leaves or is gone", 120)
-            wait_for(lambda: callers.answers["whole"] >= 200, "answers of the new one", 60)
+            wait_for(lambda: callers.answers["whole"] >= 200, "answers of the new one", 120)
         lines = [line for line in answer.iter_lines() if line]
     print(f"replaced: {dict(callers.answers)}")
     assert callers.lost == {}
@@ -197,22 +200,22 @@ def test_a_killed_controller_costs_nothing_and_the_next_one_is_heard(words: Word
     with calling(words.port) as callers:
         controller.kill()
         wait_for(
-            lambda: words.processes("ServeController") not in ([], [controller]), "another controller", 60
+            lambda: words.processes("ServeController") not in ([], [controller]), "another controller", 240
         )
         config = copy.deepcopy(words.gateway["user_config"])
         config["revision"], config["routes"][0]["variants"][0]["weight"] = "second", 1
         words.gateway["user_config"] = config
-        wait_for(lambda: _applied(words), "it takes a configuration", 60)
-        wait_for(lambda: httpx.get(f"{words.base}/readyz").json()["revision"] == "second", "in force", 60)
+        wait_for(lambda: _applied(words), "it takes a configuration", 180)
+        wait_for(lambda: httpx.get(f"{words.base}/readyz").json()["revision"] == "second", "in force", 120)
     print(f"controller: {dict(callers.answers)}")
     assert callers.lost == {}
     assert words.settled() == before
     # An engine's one replica dies: only the controller that lives can tell where the next one is.
     (engine,) = words.replicas("llama")
     os.kill(engine, signal.SIGKILL)
-    wait_for(lambda: list(words.replicas("llama").values()) == ["RUNNING"], "another replica", 60)
+    wait_for(lambda: list(words.replicas("llama").values()) == ["RUNNING"], "another replica", 180)
     wait_for(lambda: words.metric("tradewind_discovery_age_seconds") or 99 < 5, "heard", 90)
-    wait_for(lambda: _all_answer(words), "answers by both engines", 60)
+    wait_for(lambda: _all_answer(words), "answers by both engines", 120)
 
 
 def test_a_killed_gateway_loses_what_it_had_and_no_more(words: Words) -> None:
@@ -228,6 +231,27 @@ def test_a_killed_gateway_loses_what_it_had_and_no_more(words: Words) -> None:
     # Whatever the kernel had given it. Nobody is refused: the other one has the port.
     assert not [what for what in callers.lost if what.startswith("no connection")]
     assert sum(callers.lost.values()) <= 25
+
+
+def test_a_gateway_whose_pod_ends_says_so_and_ends_what_it_has(words: Words) -> None:
+    """The last test: no gateway of this platform listens afterwards."""
+    long = {**CHAT, "max_tokens": 200, "stream": True}
+    with httpx.stream("POST", f"{words.base}/v1/chat/completions", json=long, timeout=60.0) as answer:
+        words.leaving.touch()
+        # Within the second for which it can still be asked.
+        wait_for(lambda: _status(words) in (503, None), "it says that it leaves", 5)
+        wait_for(lambda: _status(words) is None, "it listens no more", 10)
+        lines = [line for line in answer.iter_lines() if line]
+    assert lines[-1] == "data: [DONE]"
+    assert sum('"content":" word"' in line for line in lines) == 200
+
+
+def _status(words: Words) -> int | None:
+    """What a probe is told; None where nobody listens."""
+    try:
+        return httpx.get(f"{words.base}/healthz", timeout=5.0).status_code
+    except httpx.ConnectError:
+        return None
 
 
 def _applied(words: Words) -> bool:

@@ -33,7 +33,8 @@ GATEWAY_ROLE: Final = "gateway"
 CLUSTER_PORT: Final = 8000
 CLUSTER_GATEWAYS: Final = 2
 _LOCAL_GATEWAY_CPUS: Final = 0.25
-_MARGIN_S: Final = 5
+STOP_MARGIN_S: Final = 5.0
+"""Of a gateway's time to stop, beside what it uses for callers: Serve's own wait, and the last words."""
 CLUSTER_GATEWAY_CPUS: Final = 1
 """All that a gateway pod offers to Ray, so that no two replicas share one."""
 ENGINE_DOOR: Final = 100_000
@@ -192,7 +193,7 @@ def _gateway_app(
                 "num_replicas": spec.gateway.replicas or (CLUSTER_GATEWAYS if platform.kubernetes else 1),
                 "user_config": written(gateway),
                 # A stream passes the gateway for as long as the engine behind it may drain.
-                "graceful_shutdown_timeout_s": max(drain_s, GATEWAY_REACHABLE_S + _MARGIN_S),
+                "graceful_shutdown_timeout_s": reachable_s + drain_s + STOP_MARGIN_S,
                 **surge,
                 **_HEALTH,
                 "ray_actor_options": actor,

@@ -21,6 +21,7 @@ from ray import serve
 from ray.serve.schema import ReplicaRank
 
 from tradewind import home
+from tradewind.compiler.compile import STOP_MARGIN_S
 from tradewind.compiler.ray_environment import LEAVING_FILE, MAX_STREAM_S
 from tradewind.gateway.problems import ConfigRefused
 from tradewind.gateway.process import GatewayProcess
@@ -40,10 +41,6 @@ COLLECT_AFTER: Final = (20_000, 10, 10)
 """Allocations beyond deallocations before a collection; Python's own figure, 700, is for small programs."""
 _LOOK_S: Final = 0.5
 _AGAIN_S: Final = 2.0
-_SERVE_WAITS_S: Final = 2.0
-"""Serve looks for requests of its own this long before it hands over to the replica."""
-_LAST_S: Final = 3.0
-"""For error events of the streams that are cut, and the end of the process."""
 
 
 class GatewayReplica:
@@ -151,7 +148,7 @@ class GatewayReplica:
         return self._leaving
 
     async def __del__(self) -> None:
-        left_s = max(0.0, grace_s() - _SERVE_WAITS_S - _LAST_S)
+        left_s = max(0.0, grace_s() - STOP_MARGIN_S)
         leaving = self._leave(max(0.0, left_s - self._reachable_s))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(leaving), left_s)

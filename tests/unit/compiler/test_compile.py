@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.unit.api.builders import changed, cluster, model, route, tenant
 from tests.unit.compiler.worlds import compiled, pair, pools
 from tradewind.api.wire import S3Key, SecretRef, written
-from tradewind.compiler.compile import Compiled, compile_resources
+from tradewind.compiler.compile import STOP_MARGIN_S, Compiled, compile_resources
 from tradewind.compiler.documents import Located, read_documents
 from tradewind.compiler.families import family_of
 from tradewind.compiler.ray_environment import GATEWAY_REACHABLE_S
@@ -125,7 +125,7 @@ def test_in_a_cluster_gateways_have_pods_of_their_own_and_listen_to_all() -> Non
     result = compiled(pools(), platform=CLUSTER)
     [app] = result.serve_config["applications"]
     assert app["args"] == {"host": "0.0.0.0", "port": 8000, "reachable_s": GATEWAY_REACHABLE_S}
-    assert app["deployments"][0]["graceful_shutdown_timeout_s"] > GATEWAY_REACHABLE_S
+    assert app["deployments"][0]["graceful_shutdown_timeout_s"] == GATEWAY_REACHABLE_S + 30 + STOP_MARGIN_S
     assert "max_surge_percent" not in app["deployments"][0], "there is one place in each pod"
     assert app["deployments"][0]["num_replicas"] == 2
     assert app["deployments"][0]["ray_actor_options"] == {
@@ -226,7 +226,7 @@ def test_the_first_adapter_needs_an_engine_that_has_room_for_one() -> None:
 def test_a_drain_is_for_the_engine_and_the_gateway_before_it() -> None:
     result = compiled(model(drain={"timeout": "10m"}), model("mistral", drain={"timeout": "1m"}))
     assert deployment(result, "mistral")["graceful_shutdown_timeout_s"] == 60
-    assert deployment(result, "gateway")["graceful_shutdown_timeout_s"] == 600
+    assert deployment(result, "gateway")["graceful_shutdown_timeout_s"] == 600 + 1 + STOP_MARGIN_S
     assert result.engines["llama"].drain_timeout_s == 600
 
 
