@@ -112,7 +112,8 @@ def recording(site: Site, namespace: str) -> Iterator[Record]:
 
 def _follow(site: Site, namespace: str, kind: str, record: Record, ends: threading.Event) -> None:
     """Watch one kind; begin again whenever the watch ends, as it does with the API server."""
-    api = client.CustomObjectsApi(config.new_client_from_config(str(site.kubectl.kubeconfig)))
+    connection = config.new_client_from_config(str(site.kubectl.kubeconfig))
+    api = client.CustomObjectsApi(connection)
     while not ends.is_set():
         try:
             stream: Any = watch.Watch().stream(
@@ -123,3 +124,6 @@ def _follow(site: Site, namespace: str, kind: str, record: Record, ends: threadi
                     record.see(kind, event["object"])
         except Exception:  # whatever the API server's end looks like: the next watch tells what is now
             ends.wait(0.2)
+    # Closing the client leaves its sockets open, and a later test would be told of them.
+    connection.rest_client.pool_manager.clear()
+    connection.close()
