@@ -139,7 +139,7 @@ async def hear(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
         heard += data
 
 
-async def until(condition: Callable[[], object], within_s: float = 5) -> None:
+async def until(condition: Callable[[], object], within_s: float = 30) -> None:
     """Looks every millisecond. Raises TimeoutError."""
     async with asyncio.timeout(within_s):
         while not condition():  # noqa: ASYNC110 - what is looked at has no event
