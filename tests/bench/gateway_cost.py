@@ -115,7 +115,7 @@ class Meter:
 
     def measure_idle(self) -> None:
         """CPU seconds per second while nobody asks."""
-        self._haproxy = self._stage.haproxy()
+        self._haproxy = self._stage.front.haproxy()
         gateway, haproxy, began = *self._cpu(), time.monotonic()
         time.sleep(self._effort.idle_s)
         gateway_after, haproxy_after = self._cpu()
@@ -131,7 +131,7 @@ class Meter:
         self._latency()
 
     def _cpu(self) -> tuple[float, float]:
-        return cpu_s([self._stage.gateway]), cpu_s(self._haproxy)
+        return cpu_s([self._stage.front.process]), cpu_s(self._haproxy)
 
     def _add(self, name: str, value: float) -> None:
         self.figures[name].values.append(value)

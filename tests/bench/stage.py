@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +22,9 @@ from tradewind.cli.keys import first_key, prepare_keys
 from tradewind.compiler.compile import Compiled, compile_resources
 from tradewind.compiler.documents import read_documents
 from tradewind.compiler.ray_environment import Ports
-from tradewind.serve.local import LocalOptions, LocalPlatform, free_port
+from tradewind.serve.local import LocalOptions, LocalPlatform, free_port, run_dir
 
+ROOT = Path(__file__).resolve().parents[2]
 TOKEN_INTERVAL_S = 0.02
 REPLICA_PORTS = range(31_500, 31_600)
 """Away from those of a platform that somebody runs beside the bench."""
@@ -42,6 +45,7 @@ apiVersion: tradewind.dev/v1alpha1
 kind: ServingCluster
 metadata: {{name: default}}
 spec:
+  telemetry: {telemetry}
   gateway:
     metricsPort: {metrics_port}
     endpoint: {{port: {port}}}
@@ -68,15 +72,12 @@ class StageFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A running platform and what the measurements need to know of it."""
+class Gateway:
+    """A running gateway with the way in, and what the measurements need to know of it."""
 
     port: int
-    engine_port: int
-    """Of the replica of variant `control`."""
     key: str
-    token: str
-    gateway: int
+    process: int
     """Process id."""
     owner: int
     """Process id of whoever started all the others."""
@@ -87,10 +88,20 @@ class Stage:
         """Process ids; another one takes over when replicas come or go."""
         return processes.haproxies(processes.family(self.owner, Path(self.state)))
 
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A running platform."""
+
+    front: Gateway
+    engine_port: int
+    """Of the replica of variant `control`."""
+    token: str
+
     def through(self, bodies: list[str], users: list[str], **shape: Any) -> Plan:
         """Requests through HAProxy and the gateway."""
-        headers = [("authorization", f"Bearer {self.key}"), ("content-type", "application/json")]
-        return Plan(self.port, CHAT_PATH, headers, bodies, users, **shape)
+        headers = [("authorization", f"Bearer {self.front.key}"), ("content-type", "application/json")]
+        return Plan(self.front.port, CHAT_PATH, headers, bodies, users, **shape)
 
     def direct(self, bodies: list[str], users: list[str], **shape: Any) -> Plan:
         """The same to an engine replica on its own port, as the gateway would ask it."""
@@ -98,14 +109,21 @@ class Stage:
         return Plan(self.engine_port, f"/engines/control{CHAT_PATH}", headers, bodies, users, **shape)
 
 
-def compiled(port: int, metrics_port: int, interval_s: float = TOKEN_INTERVAL_S) -> Compiled:
-    """The resources above, compiled; then only the engines' builders are exchanged."""
+def resources(port: int, metrics_port: int, telemetry: str = "{}") -> Compiled:
+    """The resources above, compiled: a split by user between two models, a key, metrics."""
     variants = "\n".join(
         f"  - {{name: {name}, deployment: {name}, weight: {weight}}}" for name, weight in _VARIANTS.items()
     )
     text = "\n".join(_MODEL.format(name=name) for name in _VARIANTS)
-    text += _REST.format(port=port, metrics_port=metrics_port, route=_ROUTE, variants=variants)
-    result = compile_resources(read_documents([("bench", text)]))
+    text += _REST.format(
+        port=port, metrics_port=metrics_port, route=_ROUTE, variants=variants, telemetry=telemetry
+    )
+    return compile_resources(read_documents([("bench", text)]))
+
+
+def compiled(port: int, metrics_port: int, interval_s: float = TOKEN_INTERVAL_S) -> Compiled:
+    """The resources, with only the engines' builders exchanged."""
+    result = resources(port, metrics_port)
     for app in result.serve_config["applications"]:
         if app["name"] in _VARIANTS:
             app["import_path"] = "tests.bench.no_work:engine"
@@ -124,16 +142,39 @@ def bodies(*, tokens: int, stream: bool, users: list[str]) -> list[str]:
 
 
 @contextmanager
+def scratch_state() -> Iterator[Path]:
+    """A state directory for one platform; gone afterwards, with what Ray wrote for it."""
+    with tempfile.TemporaryDirectory(prefix="tradewind-bench-") as directory:
+        try:
+            yield Path(directory)
+        finally:
+            shutil.rmtree(run_dir(Path(directory)), ignore_errors=True)
+
+
+@contextmanager
 def running(state: Path, root: Path) -> Iterator[Stage]:
     """Start the platform with `state` as its home; stop it at the end. `root` is the checkout."""
+    with serving(state, root, compiled) as front:
+        engine = processes.replica(processes.family(os.getpid(), state), "control")
+        yield Stage(
+            front=front,
+            engine_port=processes.listening_port(engine, REPLICA_PORTS),
+            token=(state / "internal-token").read_text().strip(),
+        )
+
+
+@contextmanager
+def serving(state: Path, root: Path, make: Callable[[int, int], Compiled]) -> Iterator[Gateway]:
+    """Start what `make` gives for the endpoint's port and the metrics'; stop it at the end."""
     os.environ[home.HOME] = str(state)
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
-        del os.environ[name]  # telemetry as it is by default
+        del os.environ[name]  # telemetry as the resources have it
     # Replicas import the engine from the checkout.
     paths = [str(root), str(root / "platform"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     port = free_port(18_000)
-    config = compiled(port, free_port(19_464))
+    config = make(port, free_port(19_464))
+    os.environ.update(config.environment)
     home.private_dir(state)
     prepare_keys(config.gateway)
     key, _ = first_key(config.gateway)
@@ -148,13 +189,10 @@ def running(state: Path, root: Path) -> Iterator[Stage]:
         platform.apply(config.serve_config)
         _wait(platform, config, key, state)
         found = processes.family(os.getpid(), state)
-        engine = processes.replica(found, "control")
-        yield Stage(
+        yield Gateway(
             port=port,
-            engine_port=processes.listening_port(engine, REPLICA_PORTS),
             key=key,
-            token=(state / "internal-token").read_text().strip(),
-            gateway=processes.replica(found, "gateway").pid,
+            process=processes.replica(found, "gateway").pid,
             owner=os.getpid(),
             state=str(state),
         )
