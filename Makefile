@@ -9,7 +9,7 @@ FILE   ?= examples/quickstart.yaml
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up test e2e cluster-up cluster-down check format bench soak chart lock clean distclean env env-dev python
+.PHONY: help up test e2e cluster-up cluster-down check format bench bench-peers soak chart lock clean distclean env env-dev python
 .PHONY: check-lint check-format check-types check-layers check-generated check-locks
 MAKEFLAGS += --no-print-directory
 # Images for containers often set it, and then each of an engine's two processes compiles 10 s of Python anew.
@@ -24,6 +24,7 @@ help: ## what can be made
 	@echo "make check     linters, types, import layers, generated files and locks"
 	@echo "make format    let ruff rewrite what it can"
 	@echo "make bench     CPU per request and token of the gateway; latency through the platform beside the bare engine"
+	@echo "make bench-peers  the same of us beside other proxies (HAProxy, Envoy, vllm-router, smg, LiteLLM ...) in one run; installs them"
 	@echo "make soak      ten minutes at the machine's limit while engines die and freeze: nothing lost, nothing that piles up"
 	@echo "make chart     fetch the chart's dependency and package it into dist/ (needs helm and the network)"
 	@echo "make lock      resolve requirements/*.lock again; ARGS=--upgrade takes newer versions"
@@ -72,6 +73,9 @@ format: env-dev ## rewrite in the house style
 bench: env-dev ## measure; JSON and a table
 	@$(BIN)/python -m tests.bench $(ARGS)
 
+bench-peers: env-dev ## measure us beside other proxies; JSON, plot and page into docs/benchmarks
+	@$(BIN)/python -m tests.bench.peers $(ARGS)
+
 soak: env-dev ## two gateways under load for minutes; ARGS='--minutes 60' for longer
 	@$(BIN)/python -m tests.soak $(ARGS)
 
@@ -92,7 +96,7 @@ python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 found. Install it, or say where it is: make up PYTHON=/path/to/python3.11" >&2; exit 1; }
 
 clean: ## remove what can be made again in seconds
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache bench-*.json
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache bench-*.json bench-peers.*
 	find platform operators tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove the environment too

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -20,27 +16,15 @@ from rich.console import Console
 from tests.bench import end_to_end, gateway_cost, report, stage
 from tests.bench.gateway_cost import Effort, Series
 from tests.bench.load import LoadFailed
-from tradewind.serve.local import run_dir
 
-ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = {1: 12, 8: 20}
 """Of the comparison with the bare engine, by concurrent streams."""
-
-
-@contextmanager
-def _state() -> Iterator[Path]:
-    """A state directory for one platform; gone afterwards, with what Ray wrote for it."""
-    with tempfile.TemporaryDirectory(prefix="tradewind-bench-") as directory:
-        try:
-            yield Path(directory)
-        finally:
-            shutil.rmtree(run_dir(Path(directory)), ignore_errors=True)
 
 
 def _gateway(effort: Effort, state: Path, console: Console) -> dict[str, Series]:
     with (
         console.status("Starting the gateway in front of engines that do no work …") as status,
-        stage.running(state, ROOT) as running,
+        stage.running(state, stage.ROOT) as running,
     ):
         meter = gateway_cost.Meter(running, effort)
         status.update("Measuring the idle platform …")
@@ -55,7 +39,7 @@ def _gateway(effort: Effort, state: Path, console: Console) -> dict[str, Series]
 def _platform(state: Path, console: Console) -> dict[str, Series]:
     with (
         console.status("Starting the quickstart …") as status,
-        end_to_end.quickstart(state, ROOT) as running,
+        end_to_end.quickstart(state, stage.ROOT) as running,
     ):
         status.update("Measuring it beside its bare engine …")
         figures = end_to_end.figures(running, ROUNDS)
@@ -78,10 +62,10 @@ def main() -> int:
     figures: dict[str, Series] = {}
     try:
         if args.only != "platform":
-            with _state() as state:
+            with stage.scratch_state() as state:
                 figures |= _gateway(gateway_cost.QUICK if args.quick else Effort(), state, console)
         if args.only != "gateway" and not args.quick:
-            with _state() as state:
+            with stage.scratch_state() as state:
                 figures |= _platform(state, console)
     except (LoadFailed, end_to_end.PlatformFailed, stage.StageFailed) as error:
         console.print(f"[red]No valid result:[/] {error}")

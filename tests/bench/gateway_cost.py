@@ -123,7 +123,7 @@ class Meter:
         self._latency()
 
     def _cpu(self) -> float:
-        return cpu_s([self._stage.gateway])
+        return cpu_s([self._stage.front.gateway])
 
     def _add(self, name: str, value: float) -> None:
         self.figures[name].values.append(value)

@@ -170,7 +170,15 @@ class Load:
 
     def run(self) -> Result:
         """Raises LoadFailed when any request did."""
+        self.begin()
+        return self.result()
+
+    def begin(self) -> None:
+        """Send the requests that count, and return at once."""
         self._say("go")
+
+    def result(self) -> Result:
+        """What came back, when all of it has. Raises LoadFailed when any request failed."""
         line = self._hear()
         if not line:
             raise LoadFailed("the load's process ended")

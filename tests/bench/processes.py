@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _GIB = 1024**3
+_SCHEDULED = 2
+"""Linux's CPUCLOCK_SCHED: what the scheduler counted, user and system, to the nanosecond."""
 
 
 def cpu_s(pids: list[int]) -> float:
-    """User and system time of all threads of `pids`, in seconds, to a hundredth."""
-    total = 0
+    """CPU seconds of `pids`, user and system: all their threads, those that have ended too.
+
+    Raises:
+        ProcessLookupError: one of them is gone.
+    """
+    total = 0.0
     for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / _TICKS_PER_S
+        try:
+            # The kernel's clock of another process, numbered as clock_getcpuclockid(3) does it: /proc counts
+            # in hundredths of a second, which is more than a cheap proxy takes for some hundred requests.
+            total += time.clock_gettime((~pid << 3) | _SCHEDULED)
+        except OSError as error:
+            raise ProcessLookupError(f"process {pid} has ended") from error
+    return total
 
 
 @dataclass(frozen=True, slots=True)

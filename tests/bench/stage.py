@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +22,9 @@ from tradewind.cli.keys import first_key, prepare_keys
 from tradewind.compiler.compile import Compiled, compile_resources
 from tradewind.compiler.documents import read_documents
 from tradewind.compiler.ray_environment import Ports
-from tradewind.serve.local import LocalOptions, LocalPlatform, free_port
+from tradewind.serve.local import LocalOptions, LocalPlatform, free_port, run_dir
 
+ROOT = Path(__file__).resolve().parents[2]
 TOKEN_INTERVAL_S = 0.02
 REPLICA_PORTS = range(31_500, 31_600)
 """Away from those of a platform that somebody runs beside the bench."""
@@ -42,6 +45,7 @@ apiVersion: tradewind.dev/v1alpha1
 kind: ServingCluster
 metadata: {{name: default}}
 spec:
+  telemetry: {telemetry}
   gateway:
     replicas: {gateways}
     metricsPort: {metrics_port}
@@ -78,14 +82,11 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A running platform and what the measurements need to know of it."""
+class Gateway:
+    """Running gateways, which are the way in, and what the measurements need to know of them."""
 
     port: int
-    engine_port: int
-    """Of the replica of variant `control`."""
     key: str
-    token: str
     gateways: tuple[int, ...]
     """Process ids."""
     metrics_port: int
@@ -113,10 +114,20 @@ class Stage:
         }
         return {name: [each.pid for each in group] for name, group in groups.items()}
 
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A running platform."""
+
+    front: Gateway
+    engine_port: int
+    """Of the replica of variant `control`."""
+    token: str
+
     def through(self, bodies: list[str], users: list[str], **shape: Any) -> Plan:
         """Requests through the gateway."""
-        headers = [("authorization", f"Bearer {self.key}"), ("content-type", "application/json")]
-        return Plan(self.port, CHAT_PATH, headers, bodies, users, **shape)
+        headers = [("authorization", f"Bearer {self.front.key}"), ("content-type", "application/json")]
+        return Plan(self.front.port, CHAT_PATH, headers, bodies, users, **shape)
 
     def direct(self, bodies: list[str], users: list[str], **shape: Any) -> Plan:
         """The same to an engine replica on its own port, as the gateway would ask it."""
@@ -127,18 +138,28 @@ class Stage:
 _ONE_EACH = Scale()
 
 
-def compiled(
-    port: int, metrics_port: int, interval_s: float = TOKEN_INTERVAL_S, scale: Scale = _ONE_EACH
-) -> Compiled:
-    """The resources above, compiled; then only the engines' builders are exchanged."""
+def resources(port: int, metrics_port: int, telemetry: str = "{}", scale: Scale = _ONE_EACH) -> Compiled:
+    """The resources above, compiled: a split by user between two models, a key, metrics."""
     variants = "\n".join(
         f"  - {{name: {name}, deployment: {name}, weight: {weight}}}" for name, weight in _VARIANTS.items()
     )
     text = "\n".join(_MODEL.format(name=name, replicas=scale.replicas) for name in _VARIANTS)
     text += _REST.format(
-        port=port, metrics_port=metrics_port, route=_ROUTE, variants=variants, gateways=scale.gateways
+        port=port,
+        metrics_port=metrics_port,
+        route=_ROUTE,
+        variants=variants,
+        telemetry=telemetry,
+        gateways=scale.gateways,
     )
-    result = compile_resources(read_documents([("bench", text)]))
+    return compile_resources(read_documents([("bench", text)]))
+
+
+def compiled(
+    port: int, metrics_port: int, interval_s: float = TOKEN_INTERVAL_S, scale: Scale = _ONE_EACH
+) -> Compiled:
+    """The resources, with only the engines' builders exchanged."""
+    result = resources(port, metrics_port, scale=scale)
     for app in result.serve_config["applications"]:
         if app["name"] in _VARIANTS:
             app["import_path"] = "tests.bench.no_work:engine"
@@ -157,17 +178,40 @@ def bodies(*, tokens: int, stream: bool, users: list[str]) -> list[str]:
 
 
 @contextmanager
+def scratch_state() -> Iterator[Path]:
+    """A state directory for one platform; gone afterwards, with what Ray wrote for it."""
+    with tempfile.TemporaryDirectory(prefix="tradewind-bench-") as directory:
+        try:
+            yield Path(directory)
+        finally:
+            shutil.rmtree(run_dir(Path(directory)), ignore_errors=True)
+
+
+@contextmanager
 def running(state: Path, root: Path, scale: Scale = _ONE_EACH) -> Iterator[Stage]:
     """Start the platform with `state` as its home; stop it at the end. `root` is the checkout."""
+    with serving(state, root, lambda port, metrics: compiled(port, metrics, scale=scale)) as front:
+        engine = processes.replicas(processes.family(os.getpid(), state), "control")[0]
+        yield Stage(
+            front=front,
+            engine_port=processes.listening_port(engine, REPLICA_PORTS),
+            token=(state / "internal-token").read_text().strip(),
+        )
+
+
+@contextmanager
+def serving(state: Path, root: Path, make: Callable[[int, int], Compiled]) -> Iterator[Gateway]:
+    """Start what `make` gives for the endpoint's port and the metrics'; stop it at the end."""
     os.environ[home.HOME] = str(state)
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
-        del os.environ[name]  # telemetry as it is by default
+        del os.environ[name]  # telemetry as the resources have it
     # Replicas import the engine from the checkout.
     paths = [str(root), str(root / "platform"), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     port = free_port(18_000)
     metrics_port = free_port(19_464)
-    config = compiled(port, metrics_port, scale=scale)
+    config = make(port, metrics_port)
+    os.environ.update(config.environment)
     home.private_dir(state)
     prepare_keys(config.gateway)
     key, _ = first_key(config.gateway)
@@ -177,12 +221,9 @@ def running(state: Path, root: Path, scale: Scale = _ONE_EACH) -> Iterator[Stage
         platform.apply(config.serve_config)
         _wait(platform, config, key, state)
         found = processes.family(os.getpid(), state)
-        engine = processes.replicas(found, "control")[0]
-        yield Stage(
+        yield Gateway(
             port=port,
-            engine_port=processes.listening_port(engine, REPLICA_PORTS),
             key=key,
-            token=(state / "internal-token").read_text().strip(),
             gateways=tuple(each.pid for each in processes.replicas(found, "gateway")),
             metrics_port=metrics_port,
             owner=os.getpid(),

@@ -288,6 +288,8 @@ class _Peer(asyncio.Protocol):
         elif seen.method == "GET" and path == "/v1/models":
             model = {"id": engine.stats["model"], "object": "model", "created": 0, "owned_by": "vllm"}
             self._send(200, engine_answers.dumps({"object": "list", "data": [model]}))
+        elif seen.method == "GET" and path == "/health":
+            self._send(200, b"")
         elif seen.method == "GET" and path == "/metrics":
             self._send(200, b"vllm:num_requests_running 0\n", b"text/plain")
         elif seen.method == "POST" and path in POSTS:

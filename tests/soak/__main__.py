@@ -12,11 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -32,9 +30,7 @@ from tests.bench import stage
 from tests.bench.stage import Scale, Stage
 from tests.soak.callers import REFUSAL, Cast, Fate, Kind
 from tests.soak.watch import Sample, Watch, leaks
-from tradewind.serve.local import run_dir
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 _LOOK_S: Final = 5.0
 _FAULT_S: Final = 45.0
 """From one fault to the next: a replica that was killed is back within a few seconds."""
@@ -62,7 +58,7 @@ class Crowd:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
+            cwd=stage.ROOT,
         )
         assert self._process.stdin is not None
         self._process.stdin.write(msgspec.json.encode(cast).decode() + "\n")
@@ -93,7 +89,7 @@ class Faults:
     """Processes that are killed and frozen, in turns."""
 
     def __init__(self, running: Stage, groups: list[str], done: Counter[str]) -> None:
-        """`groups`: of `Stage.now`, one after the other."""
+        """`groups`: of `Gateway.now`, one after the other."""
         self._stage, self._groups, self._done = running, groups, done
         self._next = time.monotonic() + _FAULT_S
         self._frozen = 0
@@ -110,7 +106,7 @@ class Faults:
         self._next = now + _FAULT_S
         turn = self._done.total()
         group = self._groups[turn // 2 % len(self._groups)]
-        if not (pids := self._stage.now()[group]):
+        if not (pids := self._stage.front.now()[group]):
             return
         pid = pids[turn % len(pids)]
         if turn % 2:
@@ -136,14 +132,14 @@ class Faults:
 
 def soak(running: Stage, minutes: float, callers: int, groups: list[str], console: Console) -> Run:
     """The load, the faults and the looking."""
-    run = Run()
-    ports = range(running.metrics_port, running.metrics_port + len(running.gateways))
+    run, front = Run(), running.front
+    ports = range(front.metrics_port, front.metrics_port + len(front.gateways))
     urls = {_owner(port): f"http://127.0.0.1:{port}/metrics" for port in ports}
-    run.watches = [Watch(pid, urls[pid]) for pid in running.gateways]
+    run.watches = [Watch(pid, urls[pid]) for pid in front.gateways]
     time.sleep(_LOOK_S)
     before = [watch.look() for watch in run.watches]
     faults = Faults(running, groups, run.faults)
-    crowd = Crowd(Cast(running.port, running.key, callers))
+    crowd = Crowd(Cast(front.port, front.key, callers))
     try:
         _go_on(run, crowd, faults, minutes * 60, console)
         run.told = crowd.finish()
@@ -247,16 +243,13 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where to write every sample")
     args = parser.parse_args()
     console = Console(stderr=True)
-    with tempfile.TemporaryDirectory(prefix="tradewind-soak-") as directory:
-        state = Path(directory)
-        try:
-            with stage.running(state, ROOT, Scale(gateways=2, replicas=2)) as running:
-                run = soak(running, args.minutes, args.callers, args.groups, console)
-        except (stage.StageFailed, httpx.HTTPError, LookupError, EOFError) as error:
-            console.print(f"[red]No valid result:[/] {error}")
-            return 1
-        finally:
-            shutil.rmtree(run_dir(state), ignore_errors=True)
+    scale = Scale(gateways=2, replicas=2)
+    try:
+        with stage.scratch_state() as state, stage.running(state, stage.ROOT, scale) as running:
+            run = soak(running, args.minutes, args.callers, args.groups, console)
+    except (stage.StageFailed, httpx.HTTPError, LookupError, EOFError) as error:
+        console.print(f"[red]No valid result:[/] {error}")
+        return 1
     _show(run, Console(soft_wrap=True))
     if args.json is not None:
         told = {"requests": run.told, "faults": run.faults, "wrong": run.wrong}
