@@ -16,6 +16,7 @@ from rich.console import Console
 
 from tests.bench import report
 from tests.bench.gateway_cost import Series
+from tests.bench.load import thinned
 from tests.bench.peers import install, measure, plot, results
 from tests.bench.peers.known import ELSEWHERE, PEERS
 from tests.bench.peers.measure import Effort
@@ -164,6 +165,14 @@ def test_the_cost_of_a_token_comes_from_two_lengths() -> None:
 @pytest.mark.parametrize(("share", "found"), [(0.0, 1.0), (0.5, 51.0), (0.99, 100.0), (1.0, 100.0)])
 def test_quantiles(share: float, found: float) -> None:
     assert measure.quantile([float(value) for value in range(100, 0, -1)], share) == found
+
+
+@pytest.mark.parametrize(("count", "kept"), [(0, 0), (2000, 2000), (2001, 1001), (48_000, 2000)])
+def test_times_fit_into_a_pipe(count: int, kept: int) -> None:
+    times = thinned([100 + number / 1e6 for number in range(count)])
+    assert len(times) == kept
+    assert len(json.dumps([times, times])) < 65_536
+    assert times == sorted(times)
 
 
 def test_a_short_effort_still_asks_once() -> None:
