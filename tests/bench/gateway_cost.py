@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.bench.load import Load, Plan, Result, send
@@ -159,10 +160,9 @@ class Meter:
                     "through": cost.result,
                     "direct": send(self._stage.direct(asked, _USERS, **shape)),
                 }
-        more = _TOKENS[1] - _TOKENS[0]
-        token = (gateway[1] - gateway[0]) / more
+        token, request = line_through(_TOKENS, (gateway[0], gateway[1]))
         self._add(TOKEN, token * _US)
-        self._add(STREAM, (gateway[0] - token * _TOKENS[0]) * _US)
+        self._add(STREAM, request * _US)
         self._add(STREAM_ADDED_P50, _added(first["through"].first_s, first["direct"].first_s, 0.5))
         self._add(STREAM_ADDED_P99, _added(first["through"].first_s, first["direct"].first_s, 0.99))
 
@@ -179,11 +179,18 @@ class Meter:
         self._add(ADDED_P99, _added(through, direct, 0.99))
 
 
-def _added(through: list[float], direct: list[float], quantile: float) -> float:
+def _added(through: list[float], direct: list[float], share: float) -> float:
     """Milliseconds between the same quantile of both."""
-    return (_quantile(through, quantile) - _quantile(direct, quantile)) * _MS
+    return (quantile(through, share) - quantile(direct, share)) * _MS
 
 
-def _quantile(values: list[float], quantile: float) -> float:
+def line_through(lengths: tuple[int, int], costs: tuple[float, float]) -> tuple[float, float]:
+    """(cost of a token, cost of an answer without tokens) of two answers' costs."""
+    token = (costs[1] - costs[0]) / (lengths[1] - lengths[0])
+    return token, costs[0] - token * lengths[0]
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value that at most `share` of all lie below."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -18,7 +18,8 @@ import httptools
 import msgspec
 import uvloop
 
-CHAT_PATH: Final = "/v1/chat/completions"
+from tests.bench.load import CHAT_PATH
+
 _ANSWER_S: Final = 120.0
 _AGAIN_S: Final = 0.5
 """Before a caller that could not connect tries again."""

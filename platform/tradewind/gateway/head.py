@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from tradewind.api.headers import RESERVED_PREFIX
 from tradewind.api.problems import Code
 from tradewind.api.wire import RequestLimits
+from tradewind.gateway.front import wire
 from tradewind.gateway.problems import Refused
 
 _ONCE = frozenset(
     (b"content-length", b"authorization", b"x-api-key", b"host", b"content-type", b"transfer-encoding",
      b"content-encoding", b"traceparent", b"expect")
 )  # fmt: skip
-_HOST = re.compile(rb"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _JSON = re.compile(
     rb"application/json[ \t]*(?:;[ \t]*(?:charset=(?:utf-8|\"utf-8\")[ \t]*)?)*", re.IGNORECASE
 )
@@ -53,7 +53,7 @@ def read_head(headers: Iterable[tuple[bytes, bytes]], http_version: str, limits:
         size += len(name) + len(value) + _PER_HEADER
         if name in values:
             if name in _ONCE:
-                raise _bad(f"The header {name.decode('latin-1')} was sent twice.")
+                raise wire.bad(f"The header {name.decode('latin-1')} was sent twice.")
         else:
             values[name] = value
     if size > limits.header_bytes:
@@ -63,15 +63,14 @@ def read_head(headers: Iterable[tuple[bytes, bytes]], http_version: str, limits:
     length = values.get(b"content-length")
     if length is not None:
         if b"transfer-encoding" in values:
-            raise _bad("Content-Length and Transfer-Encoding exclude each other.")
-        if not (length.isdigit() and len(length) <= 18):
-            raise _bad("Content-Length is not a number.")
+            raise wire.bad("Content-Length and Transfer-Encoding exclude each other.")
+        wire.length_of(length)
     host = values.get(b"host")
     if host is None:
         if http_version == "1.1":
-            raise _bad("The Host header is missing.")
-    elif _HOST.fullmatch(host) is None:
-        raise _bad("The Host header is not a host name.")
+            raise wire.bad("The Host header is missing.")
+    elif wire.AUTHORITY.fullmatch(host) is None:
+        raise wire.bad("The Host header is not a host name.")
     return Head(values)
 
 
@@ -83,8 +82,3 @@ def check_content(head: Head) -> None:
     encoding = head.get(b"content-encoding")
     if encoding is not None and encoding.lower() != b"identity":
         raise Refused(Code.UNSUPPORTED_MEDIA_TYPE, "Send the body without a Content-Encoding.", close=True)
-
-
-def _bad(message: str) -> Refused:
-    # Who disagrees about where a request ends must not send another one on the same connection.
-    return Refused(Code.INVALID_REQUEST, message, close=True)

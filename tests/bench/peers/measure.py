@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import psutil
 
 from tests.bench import processes
-from tests.bench.gateway_cost import Series
+from tests.bench.gateway_cost import Series, line_through, quantile
 from tests.bench.load import Load, LoadFailed, Plan, Result
 from tests.bench.peers.engine import Engine
 from tests.bench.peers.way import Way
@@ -192,18 +192,6 @@ class Meter:
             result = load.run()
             used = _cpu_s(way) - before
         return used - self._idle[way.name] * result.elapsed_s, result
-
-
-def line_through(lengths: tuple[int, int], costs: tuple[float, float]) -> tuple[float, float]:
-    """(cost of a token, cost of an answer without tokens) of two answers' costs."""
-    token = (costs[1] - costs[0]) / (lengths[1] - lengths[0])
-    return token, costs[0] - token * lengths[0]
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """The value that at most `share` of all lie below."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def _alone(seconds: float, result: Result) -> int:

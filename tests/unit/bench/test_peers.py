@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 
 from tests.bench import report
-from tests.bench.gateway_cost import Series
+from tests.bench.gateway_cost import Series, line_through, quantile
 from tests.bench.load import thinned
 from tests.bench.peers import install, measure, plot, results
 from tests.bench.peers.known import ELSEWHERE, PEERS
@@ -158,13 +158,13 @@ def test_every_way_gets_the_same_requests() -> None:
 
 
 def test_the_cost_of_a_token_comes_from_two_lengths() -> None:
-    token, request = measure.line_through((16, 128), (100 + 16 * 3, 100 + 128 * 3))
+    token, request = line_through((16, 128), (100 + 16 * 3, 100 + 128 * 3))
     assert (token, request) == pytest.approx((3, 100))
 
 
 @pytest.mark.parametrize(("share", "found"), [(0.0, 1.0), (0.5, 51.0), (0.99, 100.0), (1.0, 100.0)])
 def test_quantiles(share: float, found: float) -> None:
-    assert measure.quantile([float(value) for value in range(100, 0, -1)], share) == found
+    assert quantile([float(value) for value in range(100, 0, -1)], share) == found
 
 
 @pytest.mark.parametrize(("count", "kept"), [(0, 0), (2000, 2000), (2001, 1001), (48_000, 2000)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,20 +12,6 @@ from tests.fakes.engine import FakeEngine, Fault, Script
 from tests.unit.gateway.asking import ask
 from tradewind.gateway.http1 import ConnectionLimits
 from tradewind.gateway.upstream import StreamBroken, StreamTimeout, Upstream
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[FakeEngine]:
-    async with FakeEngine() as engine:
-        yield engine
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    upstream = Upstream(sweep_interval_s=0.02)
-    yield upstream
-    await upstream.close()
-    assert upstream.open_connections == 0
 
 
 async def test_whole_answer(upstream: Upstream, engine: FakeEngine) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import socket
-from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
@@ -28,20 +27,6 @@ from tradewind.gateway.upstream import (
 OK = b"HTTP/1.1 200 OK\r\n"
 LENGTH = b"content-length: 2\r\n"
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
-
-
-@pytest.fixture
-async def engine() -> AsyncIterator[FakeEngine]:
-    async with FakeEngine() as engine:
-        yield engine
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    upstream = Upstream(sweep_interval_s=0.02)
-    yield upstream
-    await upstream.close()
-    assert upstream.open_connections == 0
 
 
 async def test_refused(upstream: Upstream, engine: FakeEngine) -> None:

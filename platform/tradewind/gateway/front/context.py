@@ -79,9 +79,8 @@ class ConnectionContext:
     """A request of the listener's. Made by a connection."""
 
     __slots__ = (
-        "_body", "_connection", "_ended", "_limit", "_refused", "_waiter", "_whole", "amend", "begun",
-        "chunked", "closes", "expects", "framing", "gone", "head_only", "headers", "held", "method", "path",
-        "version",
+        "_body", "_connection", "_ended", "_limit", "_refused", "_waiter", "_whole", "amend", "chunked",
+        "closes", "framing", "gone", "head_only", "headers", "held", "method", "path", "version",
     )  # fmt: skip
 
     def __init__(
@@ -95,10 +94,8 @@ class ConnectionContext:
         self.amend: Amend | None = None
         self.framing = wire.framing(headers, version)
         self.head_only = method == b"HEAD"
-        self.expects = any(name == b"expect" and value.lower() == _EXPECTED for name, value in headers)
         self.closes = False
         """The connection ends with the answer."""
-        self.begun = False
         self.gone = False
         self.chunked = False
         self.held = 0
@@ -135,7 +132,6 @@ class ConnectionContext:
     ) -> None:
         """It is sent with the first bytes of the body, or at the end."""
         connection = self._open()
-        self.begun = True
         if self.amend is not None:
             headers = self.amend(headers)
         # What is left of the body would be read as the next request.
@@ -181,11 +177,6 @@ class ConnectionContext:
         if self._connection is not None:
             await self._connection.drained()
 
-    @property
-    def address(self) -> str:
-        """The caller's, empty when it is gone."""
-        return "" if self._connection is None else self._connection.address
-
     # What the connection calls.
 
     def add(self, data: bytes) -> bool:
@@ -221,11 +212,6 @@ class ConnectionContext:
         self._let_go(connection)
         self._wake()
 
-    @property
-    def whole(self) -> bool:
-        """Nothing more of the request will come."""
-        return self._whole
-
     def _open(self) -> Connection:
         if self._connection is None:
             raise ClientGone
@@ -233,7 +219,7 @@ class ConnectionContext:
 
     async def _arrive(self, timeout_s: float) -> None:
         connection = self._open()
-        if self.expects and not self._body:
+        if not self._body and self._expects():
             connection.send(wire.CONTINUE)
         connection.read_on()
         loop = asyncio.get_running_loop()
@@ -245,6 +231,10 @@ class ConnectionContext:
             timer.cancel()
         if self.gone:
             raise ClientGone
+
+    def _expects(self) -> bool:
+        """Whether the caller sends its body only when it is told to."""
+        return any(name == b"expect" and value.lower() == _EXPECTED for name, value in self.headers)
 
     def _late(self, timeout_s: float) -> None:
         self._refuse(too_late(timeout_s))

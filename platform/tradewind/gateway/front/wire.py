@@ -17,7 +17,8 @@ from tradewind.api.problems import Code
 from tradewind.gateway.problems import Header, Refused
 
 _TARGET: Final = re.compile(rb"[\x21-\x22\x24-\x7e]+")
-_AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+AUTHORITY: Final = re.compile(rb"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+"""A host, and a port or not."""
 _LENGTH_DIGITS: Final = 18
 _FRAMING: Final = frozenset((b"content-length", b"transfer-encoding"))
 BODILESS: Final = frozenset((204, 304))
@@ -39,7 +40,10 @@ class Framing(NamedTuple):
 
 
 def bad(message: str) -> Refused:
-    """The refusal of what is no sound HTTP; its connection is closed."""
+    """The refusal of what is no sound HTTP.
+
+    Its connection is closed: who disagrees about where a request ends must not send another one on it.
+    """
     return Refused(Code.INVALID_REQUEST, message, close=True)
 
 
@@ -57,12 +61,17 @@ def framing(headers: list[Header], version: str) -> Framing:
         raise bad("The request frames its body twice.")
     name, value = found[0]
     if name == b"content-length":
-        if not value.isdigit() or len(value) > _LENGTH_DIGITS:
-            raise bad("Content-Length is not a number.")
-        return Framing(int(value), chunked=False)
+        return Framing(length_of(value), chunked=False)
     if value.lower() != b"chunked" or version != "1.1":
         raise bad("The only transfer coding is chunked, in HTTP/1.1.")
     return Framing(None, chunked=True)
+
+
+def length_of(value: bytes) -> int:
+    """What Content-Length says. Raises Refused."""
+    if not value.isdigit() or len(value) > _LENGTH_DIGITS:
+        raise bad("Content-Length is not a number.")
+    return int(value)
 
 
 _NO_BODY: Final = Framing(None, chunked=False)
@@ -77,7 +86,7 @@ def path_of(target: bytes) -> bytes:
                 return target
             raise bad("The request's target is not a path.")
         authority, slash, tail = rest.partition(b"/")
-        if _AUTHORITY.fullmatch(authority) is None:
+        if AUTHORITY.fullmatch(authority) is None:
             raise bad("The request's target names no sane host.")
         target = slash + tail or b"/"
     if _TARGET.fullmatch(target) is None:
